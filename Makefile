@@ -1,0 +1,120 @@
+# Everything runs from .venv, which `make build` creates. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := -m pip --quiet --disable-pip-version-check
+FUZZ_TIME ?= 60
+PYVERSIONS ?= 3.10 3.11 3.12 3.13
+PYTEST_ARGS ?=
+REQUIREMENTS := dev
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The source tree is used in place: a .pth file puts it on the path of the venv.
+$(VENV)/.made: $(wildcard requirements/*.txt)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP) install -r requirements/$(REQUIREMENTS).txt
+	$(BIN)/python -c "import pathlib, sysconfig as s; \
+		pathlib.Path(s.get_path('purelib'), 'picows-in-place.pth').write_text('$(CURDIR)\n')"
+	touch $@
+
+.PHONY: build
+build: $(VENV)/.made  ## .venv, and the extension modules in place (PICOWS_BUILD=debug|sanitize|coverage)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+
+.PHONY: demo
+demo: build  ## an echo server and its client; prints round trips per second and percentiles
+	$(BIN)/python examples/demo.py
+
+# PyPI's picows and its like, as peers of the interoperability tests and of the benchmarks.
+.venv-peers/.made: requirements/peers.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python $(PIP) install -r requirements/peers.txt
+	touch $@
+
+.PHONY: peers
+peers: .venv-peers/.made  ## .venv-peers, with PyPI's picows and other peers
+
+.PHONY: test
+test: lint types docs pytest  ## all that CI runs: lint, types, docs and the suite
+
+.PHONY: pytest
+pytest: build peers  ## the suite alone (PYTEST_ARGS="-k close -x")
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.made  ## ruff, cython-lint, codespell
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint picows tests examples benchmarks  # runs pycodestyle
+	$(BIN)/codespell
+
+.PHONY: format
+format: $(VENV)/.made  ## ruff's formatter and its safe fixes
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+# stubtest compares the .pyi of compiled modules with the modules themselves.
+STUBBED := $(subst /,.,$(basename $(wildcard $(patsubst %.pyx,%.pyi,$(wildcard picows/*/*.pyx)))))
+
+.PHONY: types
+types: build  ## mypy --strict, and stubtest on the compiled modules
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest $(STUBBED) --allowlist tests/typing/stubtest_allowlist.txt
+
+.PHONY: docs
+docs: build  ## HTML in docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+# The modules lie in a tree of their own, so that the build in place stays what it is. Only pytest's own process gets
+# the preload: tests/conftest.py takes it out of the environment of child processes that are not ours.
+SANITIZE_LIB := build/sanitize/tree
+SANITIZE_ENV = PYTHONPATH=$(CURDIR)/$(SANITIZE_LIB) PYTHONMALLOC=malloc PICOWS_SANITIZE=1 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+
+.PHONY: build-sanitize
+build-sanitize: $(VENV)/.made
+	PICOWS_BUILD=sanitize $(BIN)/python setup.py --quiet build --build-lib $(SANITIZE_LIB)
+
+.PHONY: sanitize
+sanitize: build build-sanitize peers  ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(SANITIZE_ENV) $(BIN)/pytest -p no:cacheprovider $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: build build-sanitize  ## each target in tests/fuzz for FUZZ_TIME seconds (default 60)
+	$(BIN)/python $(PIP) install -r requirements/fuzz.txt
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_TIME) --tree $(SANITIZE_LIB)
+
+.PHONY: coverage
+coverage: build  ## line coverage of Python and Cython, in htmlcov/
+	PICOWS_BUILD=coverage $(BIN)/python setup.py --quiet build_ext --inplace
+	$(BIN)/python -m coverage run $(BIN)/pytest $(PYTEST_ARGS); status=$$?; \
+		$(BIN)/python -m coverage html -q; $(BIN)/python -m coverage report; \
+		$(BIN)/python setup.py --quiet build_ext --inplace; exit $$status
+
+.PHONY: bench
+bench: build peers  ## the benchmarks against peers (see benchmarks/README.rst)
+	$(BIN)/python benchmarks/run.py
+
+.PHONY: wheel
+wheel: $(VENV)/.made  ## sdist and wheel in dist/
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+# Needs pyenv, or pythonX.Y on the path; one venv for each.
+.PHONY: pyversions
+pyversions: peers $(addprefix pyversion-,$(PYVERSIONS))  ## the suite on every supported Python
+
+pyversion-%:
+	python=$$(command -v python$* || ls -d $$(pyenv root)/versions/$*.*/bin/python | tail -1); \
+		"$$python" -V >/dev/null && $(MAKE) VENV=.venv-$* REQUIREMENTS=test PYTHON="$$python" pytest
+
+.PHONY: clean
+clean:  ## all that was built, but for the venvs
+	rm -rf build dist docs/_build htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find picows tests examples benchmarks -name '*.so' -delete -o -name '__pycache__' -prune -exec rm -rf {} +

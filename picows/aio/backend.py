@@ -1,0 +1,64 @@
+"""The transports below: aiofastnet's, or the loop's own. The one module that imports aiofastnet.
+
+Only aiofastnet's Python-level interface is used: its .pxd changes from release to release.
+"""
+
+from __future__ import annotations
+
+import socket
+from asyncio import AbstractEventLoop, AbstractServer, BaseProtocol, BaseTransport
+from collections.abc import Callable
+from typing import Any
+
+import aiofastnet
+
+__all__ = ["create_connection", "create_server", "tune_socket"]
+
+
+async def create_connection(
+    loop: AbstractEventLoop,
+    use_aiofastnet: bool,
+    protocol_factory: Callable[[], BaseProtocol],
+    host: str,
+    port: int,
+    **kwargs: Any,
+) -> tuple[BaseTransport, BaseProtocol]:
+    """`loop.create_connection`, on the transports that were asked for."""
+    if use_aiofastnet:
+        connected: tuple[BaseTransport, BaseProtocol] = await aiofastnet.create_connection(
+            loop, protocol_factory, host, port, **kwargs
+        )
+        return connected
+    return await loop.create_connection(protocol_factory, host, port, **kwargs)
+
+
+async def create_server(
+    loop: AbstractEventLoop,
+    use_aiofastnet: bool,
+    protocol_factory: Callable[[], BaseProtocol],
+    host: Any,
+    port: int | None,
+    **kwargs: Any,
+) -> AbstractServer:
+    """`loop.create_server`, on the transports that were asked for."""
+    if use_aiofastnet:
+        server: AbstractServer = await aiofastnet.create_server(
+            loop, protocol_factory, host, port, **kwargs
+        )
+        return server
+    return await loop.create_server(protocol_factory, host, port, **kwargs)
+
+
+def tune_socket(sock: socket.socket) -> None:
+    """Ask TCP for low latency; other kinds of sockets are left alone."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Linux only: acknowledge at once.
+        quickack = getattr(socket, "TCP_QUICKACK", None)
+        if quickack is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, quickack, 1)
+    except OSError:
+        # The peer is gone already (macOS says EINVAL): the next read or write will tell.
+        pass

@@ -1,0 +1,542 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The reading half of a connection and its life cycle: the BufferedProtocol that the event loop drives.
+
+    connection_made ─> UPGRADING ── open() ──> OPEN ── connection_lost ──> CLOSED
+                           └────────── connection_lost ─────────────────────^
+
+Until `open` the bytes go to the *upgrade*, an object of connect.py or serve.py with data_received, eof_received and
+connection_lost; it calls `open` (101) or closes the transport.
+
+Always holds:
+
+* One on_ws_connected and one on_ws_disconnected per open connection; nothing is called after the latter, and the
+  listener is let go then, so that nothing waits for the cycle collector.
+* Frames are delivered one after the other, each before the next is parsed, never inside another callback of the
+  same connection (`in_callback`); what a re-entered loop brings meanwhile waits.
+* No on_ws_frame while `held` (paused) and none once `deaf`: after disconnect, a CLOSE (RFC 6455 section 1.4) or
+  a violation.
+* No exception of a callback reaches the transport below, but KeyboardInterrupt and SystemExit.
+"""
+
+from asyncio import BufferedProtocol
+
+from cpython.object cimport PyObject
+from libc.stddef cimport size_t
+
+from picows.aio.loop_state cimport LoopState, state_of
+from picows.aio.outbound cimport Outbound
+from picows.aio.transport cimport WSListener, WSTransport
+from picows.wire.frame cimport CLOSE, INTERNAL_ERROR, PING, PONG, is_close_code_sendable
+from picows.wire.receiver cimport READ_FRAME, READ_MORE, READ_VIOLATION, Frame, Receiver
+from picows.wire.sender cimport cut_reason, first_byte
+
+from picows.aio.backend import tune_socket
+from picows.aio.close_handshake import CloseFrame
+from picows.aio.logs import PICOWS_DEBUG_LL
+from picows.errors import WSProtocolError
+
+# Seconds that a graceful disconnect waits for a peer that does not read or does not end its TLS.
+CLOSE_TIMEOUT = 10.0
+
+
+cdef extern from "Python.h":
+    size_t PY_VECTORCALL_ARGUMENTS_OFFSET
+    object PyObject_VectorcallMethod(object name, PyObject** args, size_t nargsf, PyObject* kwnames)
+
+
+cdef extern from "socket_write.h":
+    const bint PICOWS_DIRECT_WRITE
+
+
+cdef enum Phase:
+    UPGRADING
+    OPEN
+    CLOSED
+
+
+cdef class Settings:
+    """What all connections of one entry point have in common."""
+
+    cdef:
+        readonly bint is_client_side
+        readonly object logger
+        bint disconnect_on_exception
+        bint enable_auto_pong
+        bint coalesce_writes
+        bint transport_copies
+        size_t max_frame_size
+        size_t read_buffer_init_size
+
+    def __init__(
+        self, *, bint is_client_side, logger, bint disconnect_on_exception, bint enable_auto_pong,
+        bint coalesce_writes, bint transport_copies, size_t max_frame_size,
+        size_t read_buffer_init_size
+    ):
+        self.is_client_side = is_client_side
+        self.logger = logger
+        self.disconnect_on_exception = disconnect_on_exception
+        self.enable_auto_pong = enable_auto_pong
+        self.coalesce_writes = coalesce_writes
+        self.transport_copies = transport_copies
+        self.max_frame_size = max_frame_size
+        self.read_buffer_init_size = read_buffer_init_size
+
+
+cdef bint is_overridden_in_python(listener) except? True:
+    """
+    Is on_ws_frame a Python override? A Cython one is called through the vtable instead.
+
+    A cdef class with virtual methods carries __pyx_vtable__, so what stands before the first of them is Python.
+    """
+    if "on_ws_frame" in getattr(listener, "__dict__", ()):
+        return True
+    for cls in type(listener).__mro__:
+        if "__pyx_vtable__" in cls.__dict__:
+            return False
+        if "on_ws_frame" in cls.__dict__:
+            return True
+    return False
+
+
+cdef class Connection(Outbound, BufferedProtocol):
+    """One connection: protocol for the loop, transport for the listener."""
+
+    cdef:
+        Settings settings
+        Phase phase
+        # Who owns the bytes before `open`, and who wants to know of the end (the server).
+        object upgrade
+        object owner
+        readonly object request
+        readonly object response
+
+        WSListener listener
+        bint listener_is_python
+        Receiver receiver
+
+        # A callback or a batch is running.
+        bint in_callback
+        # No on_ws_frame for now, paused or about to resume; no on_ws_frame ever again.
+        bint paused
+        bint held
+        bint deaf
+        # connection_lost came inside a callback; with which exception.
+        bint lost_in_callback
+        object lost_by
+        bint aborted
+        # Server.shutdown: the peer's CLOSE ends the connection.
+        bint closing_down
+
+        # The newest PONG that the full queue below has no room for.
+        bytes pending_pong
+        object close_timer
+
+        # The first exception of a callback, or a violation; for wait_disconnected on the client side.
+        object failure
+        list waiters
+
+    def __init__(self, loop, Settings settings not None, upgrade, owner):
+        self.loop = loop
+        self.settings = settings
+        self.upgrade = upgrade
+        self.owner = owner
+        self.logger = settings.logger
+        self.log_frames = settings.logger.isEnabledFor(PICOWS_DEBUG_LL)
+        self.masked = settings.is_client_side
+        self.transport_copies = settings.transport_copies
+        self.fd = -1
+
+    # Called by the loop
+
+    def connection_made(self, transport):
+        self.underlying = transport
+        self.state = state_of(self.loop)
+        self.state.connections += 1
+        self.receiver = Receiver(
+            self.state,
+            not self.masked,
+            self.settings.max_frame_size,
+            self.settings.read_buffer_init_size,
+        )
+        self.secure = transport.get_extra_info("sslcontext") is not None
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            tune_socket(sock)
+            if PICOWS_DIRECT_WRITE and not self.secure:
+                self.fd = sock.fileno()
+        if self.owner is not None:
+            self.owner.connection_made(self)
+        self.upgrade.connection_made(self)
+
+    def get_buffer(self, Py_ssize_t sizehint):
+        return self.receiver.get_buffer()
+
+    def buffer_updated(self, Py_ssize_t nbytes):
+        if self.phase == OPEN and not self.deaf:
+            if self.receiver.received(nbytes, self.held or self.in_callback):
+                self.work_off()
+            return
+        data = self.receiver.take_raw(nbytes)
+        if self.phase == UPGRADING and self.upgrade is not None:
+            self.upgrade.data_received(data)
+
+    def eof_received(self):
+        if self.phase == UPGRADING and self.upgrade is not None:
+            self.upgrade.eof_received()
+        # False lets the transport close itself, once all that we wrote is sent.
+        return False
+
+    def pause_writing(self):
+        self.writing_paused = True
+        if self.phase == OPEN:
+            try:
+                self.listener.pause_writing()
+            except BaseException as exc:
+                self.callback_failed(exc, "pause_writing")
+
+    def resume_writing(self):
+        cdef bytes pong = self.pending_pong
+        self.writing_paused = False
+        if self.phase != OPEN:
+            return
+        if pong is not None:
+            self.pending_pong = None
+            self.send_pong_now(<const char*>pong, <size_t>len(pong))
+        try:
+            self.listener.resume_writing()
+        except BaseException as exc:
+            self.callback_failed(exc, "resume_writing")
+
+    def connection_lost(self, exc):
+        self.lost_by = exc
+        if self.log_frames:
+            self.logger.log(PICOWS_DEBUG_LL, "connection lost: %r", exc)
+        self.sendable = False
+        self.disconnected = True
+        self.fd = -1
+        if self.in_callback:
+            self.lost_in_callback = True
+        else:
+            self.finish()
+
+    # The life cycle
+
+    def open(self, listener, request, response, bytes trailing):
+        """The upgrade is done: `listener` takes over, `trailing` came behind the upgrade."""
+        if not isinstance(listener, WSListener):
+            raise TypeError(
+                f"ws_listener_factory must return a WSListener, not {type(listener).__name__}"
+            )
+        self.upgrade = None
+        self.listener = listener
+        self.listener_is_python = is_overridden_in_python(listener)
+        self.request = request
+        self.response = response
+        self.phase = OPEN
+        self.sendable = True
+        self.in_callback = True
+        try:
+            self.listener.on_ws_connected(self)
+        except BaseException as exc:
+            self.callback_failed(exc, "on_ws_connected")
+        finally:
+            self.leave_callback()
+        if self.phase != OPEN or self.deaf:
+            return
+        if trailing:
+            # Ahead of anything that a re-entered loop brought meanwhile.
+            self.receiver.prepend(<const char*>trailing, <size_t>len(trailing))
+        if not self.held and self.receiver.begin_held():
+            self.work_off()
+
+    def abort(self):
+        """Close the connection below at once, whatever its phase."""
+        if self.underlying is not None and self.phase != CLOSED:
+            self.aborted = True
+            self.drop_outbox()
+            self.underlying.abort()
+
+    cdef int leave_callback(self) except -1:
+        self.in_callback = False
+        if self.lost_in_callback:
+            self.lost_in_callback = False
+            self.finish()
+        return 0
+
+    cdef int finish(self) except -1:
+        """The transport below is gone: deliver what waited, say goodbye, let everything go."""
+        cdef WSListener listener = self.listener
+        fatal = None
+        if self.phase == CLOSED:
+            return 0
+        if self.phase == OPEN:
+            self.held = False
+            self.paused = True
+            if not self.deaf and self.receiver.begin_held():
+                self.work_off()
+            self.phase = CLOSED
+            try:
+                listener.on_ws_disconnected(self)
+            except BaseException as exc:
+                if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+                    fatal = exc
+                self.remember(exc, "on_ws_disconnected")
+        self.phase = CLOSED
+        self.listener = None
+        self.pending_pong = None
+        self.receiver.drop()
+        self.drop_outbox()
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+            self.close_timer = None
+        self.state.connection_closed()
+        if self.upgrade is not None:
+            upgrade = self.upgrade
+            self.upgrade = None
+            upgrade.connection_lost(self.lost_by)
+        if self.owner is not None:
+            self.owner.connection_lost(self)
+            self.owner = None
+        if self.waiters is not None:
+            for waiter in self.waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self.waiters = None
+        if fatal is not None:
+            raise fatal
+        return 0
+
+    cpdef disconnect(self, bint graceful=True):
+        self.check_thread()
+        if self.phase == CLOSED or self.aborted:
+            return
+        if graceful and self.disconnected:
+            return
+        self.sendable = False
+        self.disconnected = True
+        self.deaf = True
+        self.pending_pong = None
+        self.receiver.drop()
+        if not graceful:
+            self.abort()
+            return
+        try:
+            self.flush_outbox()
+        except OSError:
+            return
+        if self.secure or self.underlying.get_write_buffer_size():
+            self.close_timer = self.loop.call_later(CLOSE_TIMEOUT, self._close_is_overdue)
+        self.underlying.close()
+
+    def _close_is_overdue(self):
+        self.close_timer = None
+        self.logger.log(
+            PICOWS_DEBUG_LL, "not closed after %s seconds, aborting", CLOSE_TIMEOUT
+        )
+        self.abort()
+
+    def shut_down(self, code):
+        """Tell the peer that the server goes; its CLOSE, or its end, closes the connection."""
+        if self.phase != OPEN:
+            self.abort()
+            return
+        self.closing_down = True
+        if self.close_received is not None:
+            self.close_with(code, b"")
+            return
+        try:
+            self.send_close(code)
+        except OSError:
+            pass
+
+    async def wait_closed(self):
+        """Wait for the end, whichever it is."""
+        if self.phase == CLOSED or self.underlying is None:
+            return
+        waiter = self.loop.create_future()
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if self.waiters is not None:
+                self.waiters.remove(waiter)
+
+    async def wait_disconnected(self):
+        await self.wait_closed()
+        if self.masked and self.failure is not None:
+            exc, traceback = self.failure
+            # The traceback as it was: raising adds to it, and several may wait.
+            raise exc.with_traceback(traceback)
+
+    # Frames
+
+    cdef int work_off(self) except -1:
+        """Deliver the frames of the open batch."""
+        cdef:
+            Receiver receiver = self.receiver
+            WSListener listener = self.listener
+            Frame frame = receiver.take_frame()
+            bint coalesce = self.settings.coalesce_writes
+            int result = READ_MORE
+            PyObject* args[4]
+        failure = None
+        fatal = None
+        self.in_callback = True
+        args[1] = <PyObject*>listener
+        args[2] = <PyObject*>self
+        while True:
+            # One `try` for many frames: entering it costs as much as parsing a frame.
+            try:
+                while not (self.deaf or self.held):
+                    result = receiver.next_frame(frame)
+                    if result != READ_FRAME:
+                        if result == READ_MORE and receiver.refill():
+                            continue
+                        break
+                    self.gathering = coalesce and not frame.last_in_buffer
+                    if <int>frame.msg_type >= CLOSE and self.control_frame(frame):
+                        continue
+                    if self.log_frames:
+                        self.logger.log(PICOWS_DEBUG_LL, "< %s", frame)
+                    if self.listener_is_python:
+                        args[3] = <PyObject*>frame
+                        PyObject_VectorcallMethod(
+                            "on_ws_frame", args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL
+                        )
+                    else:
+                        listener.on_ws_frame(self, frame)
+                    if receiver.is_kept(frame):
+                        receiver.keep_frame(frame)
+                        frame = receiver.take_frame()
+                    if self.close_received is not None:
+                        self.deaf = True
+            except BaseException as exc:
+                failure = exc
+            if failure is None:
+                break
+            if isinstance(failure, (KeyboardInterrupt, SystemExit)):
+                fatal = failure
+            if self.settings.disconnect_on_exception or fatal is not None:
+                self.failed(failure, "on_ws_frame")
+            else:
+                self.logger.error("exception in on_ws_frame", exc_info=failure)
+            failure = None
+            if self.close_received is not None:
+                self.deaf = True
+            # The traceback holds the frame, as long as somebody holds the exception.
+            if receiver.is_kept(frame):
+                receiver.keep_frame(frame)
+                frame = receiver.take_frame()
+        self.gathering = False
+        if result == READ_VIOLATION and not self.deaf:
+            self.violated()
+        if self.closing_down and self.close_received is not None:
+            self.disconnect()
+        if self.deaf:
+            receiver.drop()
+        receiver.end_batch(self.held)
+        receiver.leave_frame(frame)
+        if self.state.outbox_owner == <void*>self:
+            try:
+                self.flush_outbox()
+            except OSError as exc:
+                self.logger.log(PICOWS_DEBUG_LL, "writing failed: %s", exc)
+        self.leave_callback()
+        if fatal is not None:
+            raise fatal
+        return 0
+
+    cdef bint control_frame(self, Frame frame) except? True:
+        """What a control frame means to the connection itself. True: the listener does not see it."""
+        if frame.msg_type == PING and self.settings.enable_auto_pong:
+            # RFC 6455 section 5.5.3: answering the most recent PING alone is enough.
+            if self.writing_paused:
+                self.pending_pong = frame.get_payload_as_bytes()
+            else:
+                self.send_pong_now(frame.payload_ptr, <size_t>frame.payload_size)
+            return True
+        if frame.msg_type == CLOSE:
+            self.close_received = CloseFrame(frame.get_close_code(), frame.get_close_reason())
+        return False
+
+    cdef int send_pong_now(self, const char* payload, size_t size) except -1:
+        if not self.sendable:
+            return 0
+        try:
+            self.send_frame(first_byte(PONG, True, False, False, False), payload, size, None)
+        except OSError as exc:
+            self.logger.log(PICOWS_DEBUG_LL, "writing failed: %s", exc)
+        return 0
+
+    cpdef pause_reading(self):
+        self.check_thread()
+        if self.paused or self.phase != OPEN or self.deaf:
+            return
+        self.paused = True
+        self.held = True
+        if not self.disconnected:
+            self.underlying.pause_reading()
+
+    cpdef resume_reading(self):
+        self.check_thread()
+        if not self.paused or self.phase != OPEN:
+            return
+        self.paused = False
+        self.loop.call_soon(self._resume)
+
+    def _resume(self):
+        if self.paused or not self.held or self.phase != OPEN:
+            return
+        self.held = False
+        if not self.deaf and self.receiver.begin_held():
+            self.work_off()
+        if self.phase == OPEN and not self.paused and not self.disconnected:
+            self.underlying.resume_reading()
+
+    # Failures
+
+    cdef int violated(self) except -1:
+        """The peer broke RFC 6455: say so and close (section 7.1.7)."""
+        cdef unsigned int code = self.receiver.violation_code
+        text = self.receiver.violation_text
+        self.deaf = True
+        self.logger.info("the peer violated the protocol: %s (%d)", text, code)
+        if self.failure is None:
+            self.failure = (WSProtocolError(code, text), None)
+        return self.close_with(code, text)
+
+    cdef int callback_failed(self, object exc, str where) except -1:
+        """A callback other than on_ws_frame raised."""
+        self.failed(exc, where)
+        if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+            raise exc
+        return 0
+
+    cdef int failed(self, object exc, str where) except -1:
+        """A callback raised, and that ends the connection."""
+        self.remember(exc, where)
+        if isinstance(exc, WSProtocolError):
+            code = exc.code
+            if isinstance(code, int) and 0 < code < 5000 and is_close_code_sendable(code):
+                return self.close_with(code, cut_reason(str(exc)))
+        # Nothing of the exception's text: it may hold secrets.
+        return self.close_with(INTERNAL_ERROR, b"")
+
+    cdef int remember(self, object exc, str where) except -1:
+        """The first failure of a client belongs to wait_disconnected; others to the log."""
+        if self.masked and self.failure is None:
+            self.failure = (exc, exc.__traceback__)
+        else:
+            self.logger.error("exception in %s", where, exc_info=exc)
+        return 0
+
+    cdef int close_with(self, object code, object reason) except -1:
+        if self.sendable:
+            try:
+                self.send_close(code, reason)
+            except OSError:
+                pass
+        self.disconnect()
+        return 0

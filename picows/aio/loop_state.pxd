@@ -1,0 +1,38 @@
+from picows.wire.buffers cimport Block, BufferPool
+from picows.wire.octets cimport MaskKeyPool
+
+
+cdef enum:
+    # Frames are built here before the system call; a larger masked message leaves in parts of this size.
+    SCRATCH_SIZE = 256 * 1024
+    # Coalesced frames leave when the next one would take the outbox past this size.
+    OUTBOX_SIZE = 64 * 1024
+
+
+cdef class LoopState(BufferPool):
+    cdef:
+        # The loop, weakly: this object is the value of a mapping from it.
+        object loop_ref
+        unsigned long thread_id
+        # Open connections; with the last one all buffers go.
+        size_t connections
+
+        # Sending
+        MaskKeyPool mask_keys
+        Block scratch
+        # What the connection being read has sent during this batch, and who that is (identity only).
+        Block outbox
+        size_t outbox_size
+        void* outbox_owner
+
+        # The timer that lets the warm block go, and whether the block was used since it was set.
+        object warm_timer
+        bint warm_used
+
+    cdef int open_scratch(self) except -1
+    cdef int open_outbox(self) except -1
+    cdef int connection_opened(self) except -1
+    cdef int connection_closed(self) except -1
+
+
+cdef LoopState state_of(object loop)

@@ -1,0 +1,81 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""What the connections of one event loop share: read buffers, mask keys, the room in which frames are built.
+
+Always holds: one LoopState a loop, used by the loop's thread alone; without connections it owns no buffer and no timer.
+"""
+
+from threading import Lock
+from weakref import WeakKeyDictionary, ref
+
+from cpython.pythread cimport PyThread_get_thread_ident
+
+from picows.wire.buffers cimport Block, BufferPool, new_block
+from picows.wire.octets cimport MaskKeyPool
+
+# Seconds that one large block stays warm after its last use.
+WARM_TIME = 1.0
+
+cdef object _states = WeakKeyDictionary()
+cdef object _states_lock = Lock()
+
+
+cdef LoopState state_of(object loop):
+    """The state of `loop`, which is running in this thread."""
+    cdef LoopState state
+    with _states_lock:
+        state = _states.get(loop)
+        if state is None:
+            state = LoopState.__new__(LoopState)
+            state.loop_ref = ref(loop)
+            state.mask_keys = MaskKeyPool()
+            _states[loop] = state
+    # A loop may be run by one thread now and by another one later.
+    state.thread_id = PyThread_get_thread_ident()
+    return state
+
+
+cdef class LoopState(BufferPool):
+
+    cdef int open_scratch(self) except -1:
+        self.scratch = new_block(SCRATCH_SIZE)
+        return 0
+
+    cdef int open_outbox(self) except -1:
+        self.outbox = new_block(OUTBOX_SIZE)
+        return 0
+
+    cdef int connection_opened(self) except -1:
+        self.connections += 1
+        return 0
+
+    cdef int connection_closed(self) except -1:
+        self.connections -= 1
+        if self.connections == 0:
+            if not self.shared_busy:
+                self.close_shared()
+            self.warm = None
+            self.scratch = None
+            if self.outbox_owner == NULL:
+                self.outbox = None
+            if self.warm_timer is not None:
+                self.warm_timer.cancel()
+                self.warm_timer = None
+        return 0
+
+    cdef int warm_kept(self) except -1:
+        """A block went warm: look after WARM_TIME whether it still serves."""
+        self.warm_used = True
+        if self.warm_timer is None:
+            loop = self.loop_ref()
+            if loop is not None and not loop.is_closed():
+                self.warm_timer = loop.call_later(WARM_TIME, self._drop_warm)
+        return 0
+
+    def _drop_warm(self):
+        self.warm_timer = None
+        if self.warm_used and self.warm is not None:
+            self.warm_used = False
+            loop = self.loop_ref()
+            self.warm_timer = loop.call_later(WARM_TIME, self._drop_warm)
+        else:
+            self.warm = None

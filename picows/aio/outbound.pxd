@@ -1,0 +1,61 @@
+from picows.aio.loop_state cimport LoopState
+from picows.aio.transport cimport WSTransport
+
+
+cdef class Outbound(WSTransport):
+    cdef:
+        # The loop and what its connections share.
+        object loop
+        LoopState state
+        object logger
+        bint log_frames
+
+        # The transport below; fd is its socket as long as we may write to that ourselves, else -1.
+        object underlying
+        int fd
+        # It copies what it cannot send at once, so it may be given memory that changes later.
+        bint transport_copies
+        # Bytes went into the transport's own queue and may still be there.
+        bint backlogged
+        # The queue is over the transport's high-water mark.
+        bint writing_paused
+
+        # Frames may be sent: upgraded, no CLOSE sent, neither lost nor disconnected.
+        bint sendable
+        bint disconnected
+        bint masked
+        bint secure
+
+        # A batch is worked off and more complete frames wait: gather what is sent.
+        bint gathering
+
+        # The two CLOSE frames, as CloseFrame or None; which came first.
+        object close_sent
+        object close_received
+        bint received_first
+
+    cdef int check_thread(self) except -1
+    cdef bint refuses(self, str what) except? True
+    cdef int send_message(self, unsigned char first, object message, bint is_control) except -1
+    cdef int send_frame(
+        self, unsigned char first, const char* payload, size_t size, object owner
+    ) except -1
+    cdef int send_in_place(self, unsigned char first, char* payload, size_t size) except -1
+    cdef int flush_outbox(self) except -1
+    cdef int drop_outbox(self) noexcept
+
+    cdef bint _gather(
+        self, unsigned char first, const char* payload, size_t size
+    ) except? True
+    cdef int _send_masked_in_parts(
+        self, unsigned char first, const char* payload, size_t size
+    ) except -1
+    cdef int _send_as_bytes(
+        self, unsigned char first, const char* payload, size_t size, object owner
+    ) except -1
+    cdef int _emit(
+        self, const char* head, size_t head_size, const char* body, size_t body_size
+    ) except -1
+    cdef int _hand_over(self, object data) except -1
+    cdef bint _may_write_socket(self) except? True
+    cdef int _write_failed(self, int error) except -1

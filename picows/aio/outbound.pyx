@@ -1,0 +1,525 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The writing half of a connection: from `send` to the system call.
+
+    send ─ gathering? ─ yes ─> outbox ── end of the batch, flush, past 64 KiB ──┐
+              no                                                                 v
+              └── header and masked payload in the scratch buffer ──> socket, at once
+                  large unmasked payload: header and payload, one sendmsg      │ what it does not take
+                  TLS, or bytes still queued below: immutable bytes ───────────┴──> the transport's queue
+
+Always holds:
+
+* Bytes leave in the order of the calls: while the transport below still queues some of ours, everything goes
+  through it; while the outbox holds some of ours, everything goes behind them.
+* The socket is written to only between connection_made and connection_lost: loops close it after the latter.
+* What a transport keeps is immutable (from Python 3.12 on asyncio and uvloop keep the caller's memory) unless
+  the transport copies by itself (aiofastnet).
+"""
+
+from cpython.buffer cimport (
+    PyBUF_SIMPLE,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
+
+from picows.aio.loop_state cimport OUTBOX_SIZE, SCRATCH_SIZE, LoopState
+from picows.aio.transport cimport WSTransport
+from picows.wire.frame cimport (
+    BINARY,
+    CLOSE,
+    NO_INFO,
+    PING,
+    PONG,
+    WSCloseCode,
+    WSMsgType,
+    close_code_object,
+    msg_type_object,
+)
+from picows.wire.octets cimport picows_mask
+from picows.wire.sender cimport (
+    MAX_HEADER_SIZE,
+    check_data_frame,
+    close_payload,
+    first_byte,
+    header_size,
+    write_header,
+)
+
+import os
+
+from picows.aio.close_handshake import CloseFrame, CloseHandshake
+from picows.aio.logs import PICOWS_DEBUG_LL
+
+
+cdef extern from "Python.h":
+    enum:
+        PyBUF_READ
+
+
+cdef extern from "socket_write.h" nogil:
+    Py_ssize_t picows_socket_write(
+        int fd, const char* head, size_t head_size, const char* body, size_t body_size
+    )
+
+
+cdef enum:
+    # Up to here an unmasked payload is copied behind its header: cheaper than a second iovec.
+    COPY_LIMIT = 8 * 1024
+    # From here on a write lets other threads run.
+    RELEASE_GIL_FROM = 64 * 1024
+
+
+cdef inline size_t build_frame(
+    char* target, unsigned char first, const char* payload, size_t size, bint masked, uint32_t key
+) noexcept nogil:
+    """Header and payload, masked if need be, in one pass; returns the frame's size."""
+    cdef size_t header = write_header(target, first, size, masked, key)
+    if size:
+        if masked:
+            picows_mask(
+                <unsigned char*>target + header, <const unsigned char*>payload, size, key
+            )
+        else:
+            memcpy(target + header, payload, size)
+    return header + size
+
+
+cdef inline uint32_t rotated_key(uint32_t key, size_t offset) noexcept nogil:
+    """The key as it applies from payload[offset] on."""
+    cdef:
+        unsigned char octets[4]
+        unsigned char rotated[4]
+        int i
+    memcpy(octets, &key, 4)
+    for i in range(4):
+        rotated[i] = octets[(offset + <size_t>i) & 3]
+    memcpy(&key, rotated, 4)
+    return key
+
+
+cdef class Outbound(WSTransport):
+
+    # What users call
+
+    cpdef send(
+        self, WSMsgType msg_type, message,
+        bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False
+    ):
+        self.check_thread()
+        if <int>msg_type > BINARY:
+            check_data_frame(<int>msg_type, 0, fin)
+        self.send_message(
+            first_byte(<unsigned int>msg_type, fin, rsv1, rsv2, rsv3),
+            message,
+            <int>msg_type > BINARY,
+        )
+
+    cpdef send_ping(self, message=None):
+        self.check_thread()
+        self.send_message(first_byte(PING, True, False, False, False), message, True)
+
+    cpdef send_pong(self, message=None):
+        self.check_thread()
+        self.send_message(first_byte(PONG, True, False, False, False), message, True)
+
+    cpdef send_reuse_external_bytearray(
+        self, WSMsgType msg_type, bytearray buffer, Py_ssize_t msg_offset,
+        bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False
+    ):
+        cdef:
+            Py_buffer view
+            Py_ssize_t size
+        self.check_thread()
+        if buffer is None:
+            raise ValueError("buffer must be a bytearray, not None")
+        size = PyByteArray_GET_SIZE(buffer)
+        if msg_offset < MAX_HEADER_SIZE:
+            raise ValueError(
+                f"msg_offset must leave {MAX_HEADER_SIZE} bytes for the header, not {msg_offset}"
+            )
+        if msg_offset > size:
+            raise ValueError(f"msg_offset {msg_offset} is beyond the buffer of {size} bytes")
+        if <int>msg_type > BINARY:
+            check_data_frame(<int>msg_type, <size_t>(size - msg_offset), fin)
+        if self.refuses(msg_type_object(msg_type).name):
+            return
+        # Exported, so that nobody resizes it while a write lets other threads run.
+        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        try:
+            self.send_in_place(
+                first_byte(<unsigned int>msg_type, fin, rsv1, rsv2, rsv3),
+                <char*>view.buf + msg_offset,
+                <size_t>(size - msg_offset),
+            )
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef int send_reuse_external_buffer(
+        self, WSMsgType msg_type, char* msg_ptr, Py_ssize_t msg_size,
+        bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False
+    ) except -1:
+        self.check_thread()
+        if msg_ptr == NULL:
+            raise ValueError("msg_ptr must not be NULL")
+        if msg_size < 0:
+            raise ValueError(f"msg_size must not be negative: {msg_size}")
+        if <int>msg_type > BINARY:
+            check_data_frame(<int>msg_type, <size_t>msg_size, fin)
+        if self.refuses(msg_type_object(msg_type).name):
+            return 0
+        return self.send_in_place(
+            first_byte(<unsigned int>msg_type, fin, rsv1, rsv2, rsv3), msg_ptr, <size_t>msg_size
+        )
+
+    cpdef send_close(self, close_code=NO_INFO, close_message=None):
+        cdef bytes payload
+        self.check_thread()
+        payload = close_payload(close_code, close_message)
+        if self.refuses("CLOSE"):
+            return
+        self.close_sent = CloseFrame(
+            close_code_object(int(close_code)),
+            payload[2:].decode("utf-8") if payload else None,
+        )
+        self.received_first = self.close_received is not None
+        # RFC 6455 section 5.5.1: nothing is sent after a CLOSE.
+        self.sendable = False
+        self.send_frame(
+            first_byte(CLOSE, True, False, False, False),
+            PyBytes_AS_STRING(payload),
+            <size_t>PyBytes_GET_SIZE(payload),
+            payload,
+        )
+
+    cpdef flush(self):
+        self.check_thread()
+        self.flush_outbox()
+
+    @property
+    def underlying_transport(self):
+        return self.underlying
+
+    @property
+    def is_secure(self):
+        return self.secure
+
+    @property
+    def is_client_side(self):
+        return self.masked
+
+    @property
+    def is_close_frame_sent(self):
+        return self.close_sent is not None
+
+    @property
+    def is_disconnected(self):
+        return self.disconnected
+
+    @property
+    def close_handshake(self):
+        if self.close_sent is None and self.close_received is None:
+            return None
+        return CloseHandshake(
+            self.close_received,
+            self.close_sent,
+            None if self.close_sent is None or self.close_received is None
+            else bool(self.received_first),
+        )
+
+    # Rules
+
+    cdef int check_thread(self) except -1:
+        if PyThread_get_thread_ident() != self.state.thread_id:
+            raise RuntimeError(
+                "a WSTransport is called from the thread of its event loop only;"
+                " use loop.call_soon_threadsafe(transport.send, ...) from others"
+            )
+        return 0
+
+    cdef bint refuses(self, str what) except? True:
+        """Nothing is sent any more: say so, quietly."""
+        if self.sendable:
+            return False
+        if self.logger.isEnabledFor(PICOWS_DEBUG_LL):
+            self.logger.log(
+                PICOWS_DEBUG_LL, "%s not sent: %s", what,
+                "a CLOSE was sent before" if self.close_sent is not None
+                else "the connection is closed",
+            )
+        return True
+
+    # Frames
+
+    cdef int send_message(self, unsigned char first, object message, bint is_control) except -1:
+        """Send a frame with `message` (bytes-like, str, None) as its payload."""
+        cdef:
+            Py_buffer view
+            const char* payload = NULL
+            Py_ssize_t size = 0
+        if isinstance(message, bytes):
+            payload = PyBytes_AS_STRING(message)
+            size = PyBytes_GET_SIZE(message)
+        elif isinstance(message, str):
+            payload = PyUnicode_AsUTF8AndSize(message, &size)
+        elif message is not None:
+            if not PyObject_CheckBuffer(message):
+                raise TypeError(
+                    f"message must be bytes-like, str or None, not {type(message).__name__}"
+                )
+            PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+            try:
+                if is_control:
+                    check_data_frame(first & 0x0F, <size_t>view.len, True)
+                if not self.refuses("frame"):
+                    self.send_frame(first, <const char*>view.buf, <size_t>view.len, message)
+            finally:
+                PyBuffer_Release(&view)
+            return 0
+        if is_control:
+            check_data_frame(first & 0x0F, <size_t>size, True)
+        if not self.sendable and self.refuses("frame"):
+            return 0
+        return self.send_frame(first, payload, <size_t>size, message)
+
+    cdef int send_frame(
+        self, unsigned char first, const char* payload, size_t size, object owner
+    ) except -1:
+        """Send a frame of ours; `owner` is the object whose memory `payload` is."""
+        cdef:
+            LoopState state = self.state
+            uint32_t key = 0
+            char header[MAX_HEADER_SIZE]
+            size_t total
+        if self.log_frames:
+            self._log_frame(first, size)
+        if self.gathering or state.outbox_owner == <void*>self:
+            if self._gather(first, payload, size):
+                return 0
+        if not self._may_write_socket():
+            return self._send_as_bytes(first, payload, size, owner)
+        if not self.masked and size > COPY_LIMIT:
+            total = write_header(header, first, size, False, 0)
+            return self._emit(header, total, payload, size)
+        if size > SCRATCH_SIZE - MAX_HEADER_SIZE:
+            return self._send_masked_in_parts(first, payload, size)
+        if state.scratch is None:
+            state.open_scratch()
+        if self.masked:
+            key = state.mask_keys.next()
+        total = build_frame(state.scratch.data, first, payload, size, self.masked, key)
+        return self._emit(state.scratch.data, total, NULL, 0)
+
+    cdef int send_in_place(self, unsigned char first, char* payload, size_t size) except -1:
+        """Send a frame whose payload has room for the header in front and may be overwritten."""
+        cdef:
+            size_t header = header_size(size, self.masked)
+            uint32_t key = 0
+        if self.log_frames:
+            self._log_frame(first, size)
+        if self.gathering or self.state.outbox_owner == <void*>self:
+            if self._gather(first, payload, size):
+                return 0
+        if self.masked:
+            key = self.state.mask_keys.next()
+            picows_mask(<unsigned char*>payload, <const unsigned char*>payload, size, key)
+        write_header(payload - header, first, size, self.masked, key)
+        if self._may_write_socket():
+            return self._emit(payload - header, header + size, NULL, 0)
+        if self.transport_copies:
+            return self._hand_over(
+                PyMemoryView_FromMemory(
+                    payload - header, <Py_ssize_t>(header + size), PyBUF_READ
+                )
+            )
+        return self._hand_over(
+            PyBytes_FromStringAndSize(payload - header, <Py_ssize_t>(header + size))
+        )
+
+    cdef int _send_masked_in_parts(
+        self, unsigned char first, const char* payload, size_t size
+    ) except -1:
+        """A message larger than the scratch buffer: mask a part, send it, mask the next one while warm."""
+        cdef:
+            LoopState state = self.state
+            uint32_t key = state.mask_keys.next()
+            size_t done = 0
+            size_t filled
+            size_t part
+            Py_ssize_t taken
+            char* scratch
+            char* p
+            bytes rest
+        if state.scratch is None:
+            state.open_scratch()
+        scratch = state.scratch.data
+        filled = write_header(scratch, first, size, True, key)
+        while True:
+            part = min(SCRATCH_SIZE - filled, size - done)
+            picows_mask(
+                <unsigned char*>scratch + filled, <const unsigned char*>payload + done, part,
+                rotated_key(key, done),
+            )
+            done += part
+            filled += part
+            with nogil:
+                taken = picows_socket_write(self.fd, scratch, filled, NULL, 0)
+            if taken < 0:
+                return self._write_failed(<int>-taken)
+            if <size_t>taken < filled:
+                break
+            if done == size:
+                return 0
+            filled = 0
+        # The socket is full. The rest goes to the transport in one piece: its pause_writing may call back into
+        # `send`, which must not come between two parts of a frame.
+        filled -= <size_t>taken
+        rest = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(filled + size - done))
+        p = PyBytes_AS_STRING(rest)
+        memcpy(p, scratch + taken, filled)
+        picows_mask(
+            <unsigned char*>p + filled, <const unsigned char*>payload + done, size - done,
+            rotated_key(key, done),
+        )
+        return self._hand_over(rest)
+
+    cdef int _send_as_bytes(
+        self, unsigned char first, const char* payload, size_t size, object owner
+    ) except -1:
+        """The transport below writes for us (TLS, or it still queues bytes of ours)."""
+        cdef:
+            size_t header = header_size(size, self.masked)
+            uint32_t key = 0
+            bytes data
+        if not self.masked and size > COPY_LIMIT:
+            data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header)
+            write_header(PyBytes_AS_STRING(data), first, size, False, 0)
+            if not isinstance(owner, bytes) and (isinstance(owner, str) or not self.transport_copies):
+                owner = PyBytes_FromStringAndSize(payload, <Py_ssize_t>size)
+            self.underlying.writelines((data, owner))
+            self.backlogged = True
+            return 0
+        if self.masked:
+            key = self.state.mask_keys.next()
+        data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(header + size))
+        build_frame(PyBytes_AS_STRING(data), first, payload, size, self.masked, key)
+        return self._hand_over(data)
+
+    # Coalescing
+
+    cdef bint _gather(
+        self, unsigned char first, const char* payload, size_t size
+    ) except? True:
+        """Put a frame into the outbox. False when it has to leave at once; then the outbox is empty."""
+        cdef:
+            LoopState state = self.state
+            uint32_t key = 0
+            size_t total
+        if state.outbox_owner != <void*>self:
+            if state.outbox_owner != NULL:
+                return False
+            if state.outbox is None:
+                state.open_outbox()
+        total = header_size(size, self.masked) + size
+        if size > OUTBOX_SIZE or total > OUTBOX_SIZE - state.outbox_size:
+            self.flush_outbox()
+            if size > OUTBOX_SIZE or total > OUTBOX_SIZE:
+                return False
+        if self.masked:
+            key = state.mask_keys.next()
+        build_frame(
+            state.outbox.data + state.outbox_size, first, payload, size, self.masked, key
+        )
+        state.outbox_size += total
+        state.outbox_owner = <void*>self
+        return True
+
+    cdef int flush_outbox(self) except -1:
+        """Send what was gathered, if anything was."""
+        cdef:
+            LoopState state = self.state
+            size_t size = state.outbox_size
+        if state.outbox_owner != <void*>self:
+            return 0
+        self.drop_outbox()
+        if self._may_write_socket():
+            return self._emit(state.outbox.data, size, NULL, 0)
+        return self._hand_over(PyBytes_FromStringAndSize(state.outbox.data, <Py_ssize_t>size))
+
+    cdef int drop_outbox(self) noexcept:
+        if self.state.outbox_owner == <void*>self:
+            self.state.outbox_owner = NULL
+            self.state.outbox_size = 0
+        return 0
+
+    # Bytes
+
+    cdef bint _may_write_socket(self) except? True:
+        """May bytes go to the socket directly, ahead of nothing?"""
+        if self.fd < 0:
+            return False
+        if self.backlogged:
+            if self.underlying.get_write_buffer_size() != 0:
+                return False
+            self.backlogged = False
+        return True
+
+    cdef int _emit(
+        self, const char* head, size_t head_size, const char* body, size_t body_size
+    ) except -1:
+        """Write to the socket; what it does not take waits in the transport's queue, as bytes of ours."""
+        cdef:
+            size_t total = head_size + body_size
+            size_t taken
+            Py_ssize_t n
+            bytes rest
+            char* p
+        if total >= RELEASE_GIL_FROM:
+            with nogil:
+                n = picows_socket_write(self.fd, head, head_size, body, body_size)
+        else:
+            n = picows_socket_write(self.fd, head, head_size, body, body_size)
+        if n < 0:
+            return self._write_failed(<int>-n)
+        taken = <size_t>n
+        if taken == total:
+            return 0
+        rest = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(total - taken))
+        p = PyBytes_AS_STRING(rest)
+        if taken < head_size:
+            memcpy(p, head + taken, head_size - taken)
+            p += head_size - taken
+            taken = head_size
+        if body_size:
+            taken -= head_size
+            memcpy(p, body + taken, body_size - taken)
+        return self._hand_over(rest)
+
+    cdef int _hand_over(self, object data) except -1:
+        """Give bytes to the transport below, which sends or queues them."""
+        self.backlogged = True
+        self.underlying.write(data)
+        return 0
+
+    cdef int _write_failed(self, int error) except -1:
+        """The system refused a write: the connection is lost, the caller is told."""
+        self.sendable = False
+        self.disconnected = True
+        self.fd = -1
+        self.drop_outbox()
+        self.underlying.abort()
+        raise OSError(error, os.strerror(error))
+
+    def _log_frame(self, unsigned char first, size_t size):
+        self.logger.log(
+            PICOWS_DEBUG_LL, "> %s, fin=%s, %d bytes",
+            msg_type_object(<WSMsgType>(first & 0x0F)).name, bool(first & 0x80), size,
+        )

@@ -1,0 +1,67 @@
+/* One non-blocking write of one or two buffers on a connected socket.
+ *
+ * Returns the bytes taken, 0 when the socket takes none now, or minus errno. Never raises SIGPIPE.
+ */
+#ifndef PICOWS_SOCKET_WRITE_H
+#define PICOWS_SOCKET_WRITE_H
+
+#include <stddef.h>
+
+#if defined(_WIN32)
+
+/* Windows' transports write for us: see PICOWS_DIRECT_WRITE. */
+#define PICOWS_DIRECT_WRITE 0
+
+static inline ptrdiff_t picows_socket_write(
+    int fd, const char *head, size_t head_size, const char *body, size_t body_size)
+{
+    (void)fd, (void)head, (void)head_size, (void)body, (void)body_size;
+    return 0;
+}
+
+#else
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#define PICOWS_DIRECT_WRITE 1
+
+/* macOS has no MSG_NOSIGNAL; Python ignores SIGPIPE there. */
+#ifdef MSG_NOSIGNAL
+#define PICOWS_SEND_FLAGS (MSG_NOSIGNAL | MSG_DONTWAIT)
+#else
+#define PICOWS_SEND_FLAGS MSG_DONTWAIT
+#endif
+
+static inline ptrdiff_t picows_socket_write(
+    int fd, const char *head, size_t head_size, const char *body, size_t body_size)
+{
+    ptrdiff_t n;
+    do {
+        if (body_size == 0) {
+            n = send(fd, head, head_size, PICOWS_SEND_FLAGS);
+        } else {
+            struct iovec parts[2];
+            struct msghdr message;
+            parts[0].iov_base = (void *)head;
+            parts[0].iov_len = head_size;
+            parts[1].iov_base = (void *)body;
+            parts[1].iov_len = body_size;
+            memset(&message, 0, sizeof(message));
+            message.msg_iov = parts;
+            message.msg_iovlen = 2;
+            n = sendmsg(fd, &message, PICOWS_SEND_FLAGS);
+        }
+    } while (n < 0 && errno == EINTR);
+    if (n >= 0)
+        return n;
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+        return 0;
+    return -(ptrdiff_t)errno;
+}
+
+#endif
+#endif

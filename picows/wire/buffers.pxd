@@ -1,0 +1,56 @@
+cdef enum:
+    # Readable bytes behind every payload (api.md section 5): every block has them behind its capacity.
+    PADDING = 64
+    # The shared read buffer: reads start at FRONT_SIZE, the rest of a half-received frame rides in front.
+    FRONT_SIZE = 16 * 1024
+    READ_SIZE = 256 * 1024
+    # A reader that finds the shared buffer busy gets one of its own of this size.
+    PRIVATE_READ_SIZE = 64 * 1024
+    # Blocks from here on are mapped, not allocated.
+    MAP_FROM = 128 * 1024
+    # A block up to here stays warm in the pool for a while.
+    WARM_LIMIT = 2 * 1024 * 1024
+
+
+cdef class Block:
+    cdef:
+        # Owned memory: capacity + PADDING bytes.
+        char* data
+        size_t capacity
+        # Size of the mapping, or 0 when the memory came from malloc.
+        size_t mapped
+        # What the buffer protocol exports next: the part of `data` that a read may fill.
+        char* window
+        Py_ssize_t window_size
+        # Buffers exported and not yet released; a block does not move while there are any.
+        Py_ssize_t exports
+        # A kept frame lives here: nobody writes to the block again.
+        bint pinned
+
+    cdef object open_window(self, size_t offset, size_t size)
+    cdef int grow(self, size_t used, size_t capacity) except -1
+
+
+cdef Block new_block(size_t capacity)
+
+
+cdef class BufferPool:
+    cdef:
+        # The shared read buffer and the memoryview of its window; None until the first read.
+        Block shared
+        object shared_view
+        # A batch is being parsed in the shared buffer.
+        bint shared_busy
+        # Who asked for the shared buffer last (identity only, never followed).
+        void* shared_reader
+        # One large block that is worth more than the page faults of the next one.
+        Block warm
+        # A frame that nobody kept, for the next batch.
+        object spare_frame
+
+    cdef int open_shared(self) except -1
+    cdef void close_shared(self) noexcept
+    cdef Block take_block(self, size_t capacity, size_t expected)
+    cdef int give_back(self, Block block) except -1
+    cdef int warm_kept(self) except -1
+    cdef void drop_buffers(self) noexcept

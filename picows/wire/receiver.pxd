@@ -1,0 +1,70 @@
+from picows.wire.buffers cimport Block, BufferPool
+from picows.wire.frame cimport WSFrame
+
+
+cdef enum ReadResult:
+    READ_MORE = 0
+    READ_FRAME = 1
+    READ_VIOLATION = 2
+
+
+cdef class Frame(WSFrame):
+    cdef:
+        # Once the frame is kept: a small payload moved to memory of its own, or the block it stays in.
+        char* moved
+        Block block
+        # Memoryviews and arrays that are open on the payload.
+        Py_ssize_t exports
+
+
+cdef class Receiver:
+    cdef:
+        # What the connection agreed on.
+        BufferPool pool
+        size_t max_frame_size
+        size_t first_capacity
+        bint expect_masked
+
+        # Received and not yet parsed, in memory of the connection: own.data[own_start:own_end].
+        Block own
+        size_t own_start
+        size_t own_end
+        # Size, header included, of the half-received frame that goes straight into `own`; else 0.
+        size_t frame_size
+        # The block that get_buffer gave to the reader.
+        Block target
+
+        # The batch: bytes being parsed in place; pos <= end, both inside batch.data.
+        Block batch
+        char* start
+        char* pos
+        char* end
+        # After READ_MORE: how many bytes the frame at pos has at least, as far as its header tells.
+        size_t needed
+
+        # After READ_VIOLATION: close code (RFC 6455 section 7.4.1) and text.
+        readonly unsigned int violation_code
+        readonly str violation_text
+
+    cdef object get_buffer(self)
+    cdef bytes take_raw(self, Py_ssize_t nbytes)
+    cdef int received(self, Py_ssize_t nbytes, bint hold) except -1
+    cdef int append(self, const char* data, size_t size) except -1
+    cdef int prepend(self, const char* data, size_t size) except -1
+    cdef int begin_held(self) noexcept
+    cdef Frame take_frame(self)
+    cdef int leave_frame(self, Frame frame) noexcept
+    cdef int next_frame(self, Frame frame) except -1
+    cdef bint is_kept(self, Frame frame) noexcept
+    cdef int refill(self) except -1
+    cdef int keep_frame(self, Frame frame) except -1
+    cdef int end_batch(self, bint hold) except -1
+    cdef int drop(self) noexcept
+
+    cdef Block _take_target(self, Py_ssize_t nbytes)
+    cdef int _receive(self, const char* octets, size_t size, list frames) except -1
+    cdef int _violate(self, unsigned int code, str text) except -1
+    cdef int _check_close(self, Frame frame) except -1
+    cdef int _hold(self) except -1
+    cdef int _stash(self) except -1
+    cdef int _release_batch(self) except -1
