@@ -7,6 +7,7 @@ PIP := -m pip --quiet --disable-pip-version-check
 FUZZ_TIME ?= 60
 PYVERSIONS ?= 3.10 3.11 3.12 3.13
 PYTEST_ARGS ?=
+FUZZ_TARGETS ?=
 REQUIREMENTS := dev
 
 .DEFAULT_GOAL := help
@@ -87,9 +88,10 @@ sanitize: build build-sanitize peers  ## the suite under AddressSanitizer and Un
 	$(SANITIZE_ENV) $(BIN)/pytest -p no:cacheprovider $(PYTEST_ARGS)
 
 .PHONY: fuzz
-fuzz: build build-sanitize  ## each target in tests/fuzz for FUZZ_TIME seconds (default 60)
+fuzz: build  ## each target in tests/fuzz for FUZZ_TIME seconds (default 60); needs clang
 	$(BIN)/python $(PIP) install -r requirements/fuzz.txt
-	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_TIME) --tree $(SANITIZE_LIB)
+	PICOWS_BUILD=fuzz $(BIN)/python setup.py --quiet build --build-lib build/fuzz/tree
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_TIME) $(FUZZ_TARGETS)
 
 .PHONY: coverage
 coverage: build  ## line coverage of Python and Cython, in htmlcov/

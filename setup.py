@@ -24,6 +24,7 @@ from pathlib import Path
 
 import Cython
 from Cython.Build import cythonize
+from Cython.Compiler.Errors import CompileError
 from setuptools import Extension, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
@@ -55,11 +56,11 @@ UNIX_COMPILE_ARGS = {
     "release": ["-O3", "-g0", "-fvisibility=hidden"],
     "debug": ["-O0", "-g", "-UNDEBUG"],
     "sanitize": ["-O1", "-g", "-UNDEBUG", *SANITIZERS, "-fno-sanitize-recover=undefined"],
-    # gcc has no libFuzzer. Undefined behaviour traps, as the fuzzer brings no runtime for its reports.
+    # gcc has no libFuzzer.
     "fuzz": [
         *["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer"],
         "-fsanitize=address,undefined,fuzzer-no-link",
-        "-fsanitize-trap=undefined",
+        "-fno-sanitize-recover=undefined",
     ],
     "coverage": ["-O1", "-g0"],
 }
@@ -115,14 +116,17 @@ class BuildExt(build_ext):
         """
         # Worker processes are forked: where Python spawns them they would run this file again.
         forks = sys.platform == "linux" and sys.version_info < (3, 14)
-        translated = cythonize(
-            [copy.copy(extension) for extension in self.extensions],
-            build_dir=os.path.join("build", KIND, f"cython-{Cython.__version__}"),
-            nthreads=(os.cpu_count() or 1) if forks else 0,
-            compiler_directives=DIRECTIVES,
-            force=bool(self.force),
-            quiet=not self.verbose,
-        )
+        try:
+            translated = cythonize(
+                [copy.copy(extension) for extension in self.extensions],
+                build_dir=os.path.join("build", KIND, f"cython-{Cython.__version__}"),
+                nthreads=(os.cpu_count() or 1) if forks else 0,
+                compiler_directives=DIRECTIVES,
+                force=bool(self.force),
+                quiet=not self.verbose,
+            )
+        except CompileError as exc:  # what is wrong, and where, has been printed
+            sys.exit(f"Cython could not translate {exc}")
         by_name = {extension.name: extension for extension in translated}
         for extension in self.extensions:
             new = by_name[extension.name]

@@ -1,7 +1,7 @@
 """WebSocket client and server for asyncio, accelerated with Cython.
 
-`ws_connect` and `ws_create_server` are the two doors; a `WSListener` says what happens on a connection, its
-`WSTransport` sends. `from picows cimport ...` gives the same names to Cython.
+`ws_connect` and `ws_create_server` are the two doors; a `WSListener` says what happens on a
+connection, its `WSTransport` sends. `from picows cimport ...` gives the same names to Cython.
 """
 
 from picows._version import __version__

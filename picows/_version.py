@@ -1,3 +1,3 @@
-"""The one place that knows the version. `pyproject.toml` and `picows.__version__` read it from here."""
+"""The one place that knows the version, for `pyproject.toml` and `picows.__version__`."""
 
 __version__ = "0.1.0"

@@ -47,7 +47,7 @@ _SECRET_PARAMETER = re.compile(
 
 @dataclass(frozen=True)
 class WSParsedURL:
-    """A WebSocket URL in its parts. Since 1.0.
+    """A WebSocket URL in its parts. Since 0.1::
 
     url       as it was given, password included
     scheme    "ws" or "wss"

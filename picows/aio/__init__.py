@@ -1,1 +1,1 @@
-"""The asyncio connection (L2): what users see, the writing half, the reading half, the two doors."""
+"""The asyncio connection (L2): what users see, its two halves, the two doors."""

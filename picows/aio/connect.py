@@ -1,7 +1,7 @@
 """The client's door: `ws_connect`.
 
-Always holds: whatever ends the attempt (an error, the deadline, a cancellation), the socket is closed and no task or
-timer is left when `ws_connect` raises.
+Always holds: whatever ends the attempt (an error, the deadline, a cancellation), the socket is
+closed and no task or timer is left when `ws_connect` raises.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import inspect
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Union
+from typing import Any
 
 from picows.aio.backend import create_connection
 from picows.aio.connection import Connection, Settings
@@ -31,10 +31,10 @@ else:
 
 __all__ = ["ws_connect"]
 
-ClientListenerFactory = Union[
-    Callable[[], WSListener], Callable[[WSUpgradeRequest, WSUpgradeResponse], WSListener]
-]
-ExtraHeaders = Union[Mapping[str, str], Iterable[tuple[str, str]]]
+ClientListenerFactory = (
+    Callable[[], WSListener] | Callable[[WSUpgradeRequest, WSUpgradeResponse], WSListener]
+)
+ExtraHeaders = Mapping[str, str] | Iterable[tuple[str, str]]
 
 _REFUSED_KWARGS = {
     "ssl": "use ssl_context",
@@ -65,24 +65,29 @@ async def ws_connect(
     """
     Open a WebSocket to `url` and return its transport and listener.
 
-    :param ws_listener_factory: makes the `WSListener`; called with no argument or, if it requires two, with the
-        `WSUpgradeRequest` and the `WSUpgradeResponse`
+    :param ws_listener_factory: makes the `WSListener`; called with no argument or, if it requires
+        two, with the `WSUpgradeRequest` and the `WSUpgradeResponse`
     :param url: ``ws://`` or ``wss://``; user and password in it are sent as Basic ``Authorization``
     :param ssl_context: for ``wss``; by default ``ssl.create_default_context()``
-    :param disconnect_on_exception: does an exception in `WSListener.on_ws_frame` close the connection?
-    :param websocket_handshake_timeout: seconds for the whole way (name look-up, TCP, TLS, upgrade); None: no limit
-    :param logger_name: None logs to ``picows.client``, a str to ``picows.<str>``; a Logger is used as it is
+    :param disconnect_on_exception: does an exception in `WSListener.on_ws_frame` close the
+        connection?
+    :param websocket_handshake_timeout: seconds for the whole way (name look-up, TCP, TLS, upgrade);
+        None: no limit
+    :param logger_name: None logs to ``picows.client``, a str to ``picows.<str>``; a Logger is used
+        as it is
     :param enable_auto_pong: answer every PING, without showing it to the listener
-    :param max_frame_size: bytes of payload; a larger frame closes the connection (1009) before anything is allocated
+    :param max_frame_size: bytes of payload; a larger frame closes the connection (1009) before
+        anything is allocated
     :param extra_headers: header fields of the request; ``Host`` replaces the generated one
     :param read_buffer_init_size: bytes that a half-received large frame gets at first, a hint
     :param use_aiofastnet: None and True use aiofastnet's transports, False the loop's own
-    :param coalesce_writes: gather what callbacks send while further frames of the same read wait, and send it at
-        once; by default every frame leaves at once
+    :param coalesce_writes: gather what callbacks send while further frames of the same read wait,
+        and send it at once; by default every frame leaves at once
     :param kwargs: go to ``loop.create_connection`` (``local_addr``, ``happy_eyeballs_delay``, ...)
 
     :raises WSInvalidURL: `url` is none of ours
-    :raises WSHandshakeError: the server did not upgrade; ``.response``, ``.raw_header`` and ``.raw_body`` say more
+    :raises WSHandshakeError: the server did not upgrade; ``.response``, ``.raw_header`` and
+        ``.raw_body`` say more
     :raises asyncio.TimeoutError: `websocket_handshake_timeout` has passed
     :raises OSError, ssl.SSLError: the system's own failures, as they are
     :raises TypeError, ValueError: a parameter is wrong; nothing was opened
@@ -108,7 +113,8 @@ async def ws_connect(
     handshake = ClientHandshake(parsed_url, extra_headers)
     if parsed_url.is_secure:
         kwargs["ssl"] = ssl_context or _default_ssl_context()
-        # The one deadline is ours; this only keeps the loop's own, of 60 seconds, from being shorter.
+        # The one deadline is ours; this only keeps the loop's own, of 60 seconds, from being
+        # shorter.
         kwargs.setdefault("ssl_handshake_timeout", 86400.0 if timeout is None else timeout + 60)
 
     loop = asyncio.get_running_loop()
@@ -152,7 +158,10 @@ def _default_ssl_context() -> ssl.SSLContext:
 def _factory_caller(
     factory: Any,
 ) -> Callable[[WSUpgradeRequest, WSUpgradeResponse], WSListener]:
-    """Decide from the signature, never by trying: a TypeError from inside the factory is the caller's to see."""
+    """
+    Decide from the signature, never by trying: a TypeError from inside the factory is the caller's
+    to see.
+    """
     check_callable("ws_listener_factory", factory)
     try:
         parameters = inspect.signature(factory).parameters.values()

@@ -1,20 +1,21 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The reading half of a connection and its life cycle: the BufferedProtocol that the event loop drives.
+"""The reading half of a connection and its life cycle: the BufferedProtocol that the event loop
+drives.
 
     connection_made ─> UPGRADING ── open() ──> OPEN ── connection_lost ──> CLOSED
                            └────────── connection_lost ─────────────────────^
 
-Until `open` the bytes go to the *upgrade*, an object of connect.py or serve.py with data_received, eof_received and
-connection_lost; it calls `open` (101) or closes the transport.
+Until `open` the bytes go to the *upgrade*, an object of connect.py or serve.py with data_received,
+eof_received and connection_lost; it calls `open` (101) or closes the transport.
 
 Always holds:
 
-* One on_ws_connected and one on_ws_disconnected per open connection; nothing is called after the latter, and the
-  listener is let go then, so that nothing waits for the cycle collector.
-* Frames are delivered one after the other, each before the next is parsed, never inside another callback of the
-  same connection (`in_callback`); what a re-entered loop brings meanwhile waits.
-* No on_ws_frame while `held` (paused) and none once `deaf`: after disconnect, a CLOSE (RFC 6455 section 1.4) or
-  a violation.
+* One on_ws_connected and one on_ws_disconnected per open connection; nothing is called after the
+  latter, and the listener is let go then, so that nothing waits for the cycle collector.
+* Frames are delivered one after the other, each before the next is parsed, never inside another
+  callback of the same connection (`in_callback`); what a re-entered loop brings meanwhile waits.
+* No on_ws_frame while `held` (paused) and none once `deaf`: after disconnect, a CLOSE (RFC 6455
+  section 1.4) or a violation.
 * No exception of a callback reaches the transport below, but KeyboardInterrupt and SystemExit.
 """
 
@@ -23,9 +24,9 @@ from asyncio import BufferedProtocol
 from cpython.object cimport PyObject
 from libc.stddef cimport size_t
 
-from picows.aio.loop_state cimport LoopState, state_of
+from picows.aio.loop_state cimport state_of
 from picows.aio.outbound cimport Outbound
-from picows.aio.transport cimport WSListener, WSTransport
+from picows.aio.transport cimport WSListener
 from picows.wire.frame cimport CLOSE, INTERNAL_ERROR, PING, PONG, is_close_code_sendable
 from picows.wire.receiver cimport READ_FRAME, READ_MORE, READ_VIOLATION, Frame, Receiver
 from picows.wire.sender cimport cut_reason, first_byte
@@ -34,6 +35,8 @@ from picows.aio.backend import tune_socket
 from picows.aio.close_handshake import CloseFrame
 from picows.aio.logs import PICOWS_DEBUG_LL
 from picows.errors import WSProtocolError
+
+__all__ = ["CLOSE_TIMEOUT", "Connection", "Settings"]
 
 # Seconds that a graceful disconnect waits for a peer that does not read or does not end its TLS.
 CLOSE_TIMEOUT = 10.0
@@ -86,7 +89,8 @@ cdef bint is_overridden_in_python(listener) except? True:
     """
     Is on_ws_frame a Python override? A Cython one is called through the vtable instead.
 
-    A cdef class with virtual methods carries __pyx_vtable__, so what stands before the first of them is Python.
+    A cdef class with virtual methods carries __pyx_vtable__, so what stands before the first of
+    them is Python.
     """
     if "on_ws_frame" in getattr(listener, "__dict__", ()):
         return True
@@ -131,7 +135,8 @@ cdef class Connection(Outbound, BufferedProtocol):
         bytes pending_pong
         object close_timer
 
-        # The first exception of a callback, or a violation; for wait_disconnected on the client side.
+        # The first exception of a callback, or a violation; for wait_disconnected on the client
+        # side.
         object failure
         list waiters
 
@@ -449,7 +454,9 @@ cdef class Connection(Outbound, BufferedProtocol):
         return 0
 
     cdef bint control_frame(self, Frame frame) except? True:
-        """What a control frame means to the connection itself. True: the listener does not see it."""
+        """
+        What a control frame means to the connection itself. True: the listener does not see it.
+        """
         if frame.msg_type == PING and self.settings.enable_auto_pong:
             # RFC 6455 section 5.5.3: answering the most recent PING alone is enough.
             if self.writing_paused:

@@ -3,7 +3,7 @@ from picows.wire.octets cimport MaskKeyPool
 
 
 cdef enum:
-    # Frames are built here before the system call; a larger masked message leaves in parts of this size.
+    # Frames are built here before the system call; a larger masked message leaves in parts.
     SCRATCH_SIZE = 256 * 1024
     # Coalesced frames leave when the next one would take the outbox past this size.
     OUTBOX_SIZE = 64 * 1024
@@ -20,7 +20,7 @@ cdef class LoopState(BufferPool):
         # Sending
         MaskKeyPool mask_keys
         Block scratch
-        # What the connection being read has sent during this batch, and who that is (identity only).
+        # What the connection being read has sent during this batch; who that is (identity only).
         Block outbox
         size_t outbox_size
         void* outbox_owner

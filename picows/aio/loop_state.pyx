@@ -1,7 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""What the connections of one event loop share: read buffers, mask keys, the room in which frames are built.
+"""What the connections of one event loop share: read buffers, mask keys, the room in which frames
+are built.
 
-Always holds: one LoopState a loop, used by the loop's thread alone; without connections it owns no buffer and no timer.
+Always holds: one LoopState a loop, used by the loop's thread alone; without connections it owns no
+buffer and no timer.
 """
 
 from threading import Lock
@@ -9,7 +11,7 @@ from weakref import WeakKeyDictionary, ref
 
 from cpython.pythread cimport PyThread_get_thread_ident
 
-from picows.wire.buffers cimport Block, BufferPool, new_block
+from picows.wire.buffers cimport BufferPool, new_block
 from picows.wire.octets cimport MaskKeyPool
 
 # Seconds that one large block stays warm after its last use.

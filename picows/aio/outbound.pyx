@@ -1,19 +1,22 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The writing half of a connection: from `send` to the system call.
 
-    send ─ gathering? ─ yes ─> outbox ── end of the batch, flush, past 64 KiB ──┐
-              no                                                                 v
-              └── header and masked payload in the scratch buffer ──> socket, at once
-                  large unmasked payload: header and payload, one sendmsg      │ what it does not take
-                  TLS, or bytes still queued below: immutable bytes ───────────┴──> the transport's queue
+    send ── gathering? ── yes ──> outbox ── end of the batch, flush(), 64 KiB ──> socket
+                │
+                no ── small or masked: one pass into the scratch buffer ────────> socket
+                   └─ large, unmasked: header and payload in one sendmsg ───────> socket
+                   └─ TLS, or bytes of ours are queued below ───────> the transport's queue
+
+    What the socket does not take at once goes to the transport's queue as well.
 
 Always holds:
 
-* Bytes leave in the order of the calls: while the transport below still queues some of ours, everything goes
-  through it; while the outbox holds some of ours, everything goes behind them.
-* The socket is written to only between connection_made and connection_lost: loops close it after the latter.
-* What a transport keeps is immutable (from Python 3.12 on asyncio and uvloop keep the caller's memory) unless
-  the transport copies by itself (aiofastnet).
+* Bytes leave in the order of the calls: while the transport below still queues some of ours,
+  everything goes through it; while the outbox holds some of ours, everything goes behind them.
+* The socket is written to only between connection_made and connection_lost: loops close it after
+  the latter.
+* What a transport keeps is immutable (from Python 3.12 on asyncio and uvloop keep the caller's
+  memory) unless the transport copies by itself (aiofastnet).
 """
 
 from cpython.buffer cimport (
@@ -23,7 +26,7 @@ from cpython.buffer cimport (
     PyObject_CheckBuffer,
     PyObject_GetBuffer,
 )
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.bytearray cimport PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.pythread cimport PyThread_get_thread_ident
@@ -39,7 +42,6 @@ from picows.wire.frame cimport (
     NO_INFO,
     PING,
     PONG,
-    WSCloseCode,
     WSMsgType,
     close_code_object,
     msg_type_object,
@@ -347,7 +349,10 @@ cdef class Outbound(WSTransport):
     cdef int _send_masked_in_parts(
         self, unsigned char first, const char* payload, size_t size
     ) except -1:
-        """A message larger than the scratch buffer: mask a part, send it, mask the next one while warm."""
+        """
+        A message larger than the scratch buffer: mask a part, send it, mask the next one while
+        warm.
+        """
         cdef:
             LoopState state = self.state
             uint32_t key = state.mask_keys.next()
@@ -379,8 +384,8 @@ cdef class Outbound(WSTransport):
             if done == size:
                 return 0
             filled = 0
-        # The socket is full. The rest goes to the transport in one piece: its pause_writing may call back into
-        # `send`, which must not come between two parts of a frame.
+        # The socket is full. The rest goes to the transport in one piece: its pause_writing may
+        # call back into `send`, which must not come between two parts of a frame.
         filled -= <size_t>taken
         rest = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(filled + size - done))
         p = PyBytes_AS_STRING(rest)
@@ -402,7 +407,10 @@ cdef class Outbound(WSTransport):
         if not self.masked and size > COPY_LIMIT:
             data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header)
             write_header(PyBytes_AS_STRING(data), first, size, False, 0)
-            if not isinstance(owner, bytes) and (isinstance(owner, str) or not self.transport_copies):
+            keeps = isinstance(owner, bytes) or (
+                self.transport_copies and not isinstance(owner, str)
+            )
+            if not keeps:
                 owner = PyBytes_FromStringAndSize(payload, <Py_ssize_t>size)
             self.underlying.writelines((data, owner))
             self.backlogged = True
@@ -418,7 +426,9 @@ cdef class Outbound(WSTransport):
     cdef bint _gather(
         self, unsigned char first, const char* payload, size_t size
     ) except? True:
-        """Put a frame into the outbox. False when it has to leave at once; then the outbox is empty."""
+        """
+        Put a frame into the outbox. False when it has to leave at once; then the outbox is empty.
+        """
         cdef:
             LoopState state = self.state
             uint32_t key = 0
@@ -475,7 +485,9 @@ cdef class Outbound(WSTransport):
     cdef int _emit(
         self, const char* head, size_t head_size, const char* body, size_t body_size
     ) except -1:
-        """Write to the socket; what it does not take waits in the transport's queue, as bytes of ours."""
+        """
+        Write to the socket; what it does not take waits in the transport's queue, as bytes of ours.
+        """
         cdef:
             size_t total = head_size + body_size
             size_t taken

@@ -70,7 +70,8 @@ def make_settings(
         disconnect_on_exception=check_flag("disconnect_on_exception", disconnect_on_exception),
         enable_auto_pong=check_flag("enable_auto_pong", enable_auto_pong),
         coalesce_writes=check_flag("coalesce_writes", coalesce_writes),
-        # aiofastnet copies what it cannot send at once; asyncio and uvloop keep the caller's memory.
+        # aiofastnet copies what it cannot send at once; asyncio and uvloop keep the caller's
+        # memory.
         transport_copies=use_aiofastnet is not False,
         max_frame_size=check_size("max_frame_size", max_frame_size),
         read_buffer_init_size=check_size("read_buffer_init_size", read_buffer_init_size),

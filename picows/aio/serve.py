@@ -1,7 +1,7 @@
 """The server's door: `ws_create_server` and the object that it returns.
 
-Always holds: one absolute deadline from the accept to the end of the upgrade; a client that misses it, or that sends
-nonsense, disturbs nobody else.
+Always holds: one absolute deadline from the accept to the end of the upgrade; a client that misses
+it, or that sends nonsense, disturbs nobody else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Union
+from typing import Any
 
 from picows.aio.backend import create_server
 from picows.aio.connection import Connection, Settings
@@ -25,7 +25,7 @@ from picows.wire.sender import check_close_code
 __all__ = ["WSServer", "ws_create_server"]
 
 ServerListenerFactory = Callable[
-    [WSUpgradeRequest], Union[WSListener, WSUpgradeResponseWithListener, None]
+    [WSUpgradeRequest], WSListener | WSUpgradeResponseWithListener | None
 ]
 
 
@@ -47,20 +47,26 @@ async def ws_create_server(
     """
     Listen on `host` and `port` for WebSocket clients.
 
-    :param ws_listener_factory: the router, called with each `WSUpgradeRequest`, before its upgrade fields are
-        validated. It returns a `WSListener` (101), a `WSUpgradeResponseWithListener`, or None (404)
+    :param ws_listener_factory: the router, called with each `WSUpgradeRequest`, before its upgrade
+        fields are validated. It returns a `WSListener` (101), a `WSUpgradeResponseWithListener`, or
+        None (404)
     :param host: as in ``loop.create_server``
     :param port: as in ``loop.create_server``; 0 lets the system choose, see ``server.sockets``
-    :param disconnect_on_exception: does an exception in `WSListener.on_ws_frame` close the connection?
-    :param websocket_handshake_timeout: seconds from the accept to the end of the upgrade; None: no limit
-    :param logger_name: None logs to ``picows.server``, a str to ``picows.<str>``; a Logger is used as it is
+    :param disconnect_on_exception: does an exception in `WSListener.on_ws_frame` close the
+        connection?
+    :param websocket_handshake_timeout: seconds from the accept to the end of the upgrade; None: no
+        limit
+    :param logger_name: None logs to ``picows.server``, a str to ``picows.<str>``; a Logger is used
+        as it is
     :param enable_auto_pong: answer every PING, without showing it to the listener
-    :param max_frame_size: bytes of payload; a larger frame closes the connection (1009) before anything is allocated
+    :param max_frame_size: bytes of payload; a larger frame closes the connection (1009) before
+        anything is allocated
     :param read_buffer_init_size: bytes that a half-received large frame gets at first, a hint
     :param use_aiofastnet: None and True use aiofastnet's transports, False the loop's own
-    :param coalesce_writes: gather what callbacks send while further frames of the same read wait, and send it at
-        once; False sends every frame at once
-    :param kwargs: go to ``loop.create_server`` (``ssl``, ``reuse_port``, ``sock``, ``backlog``, ...)
+    :param coalesce_writes: gather what callbacks send while further frames of the same read wait,
+        and send it at once; False sends every frame at once
+    :param kwargs: go to ``loop.create_server`` (``ssl``, ``reuse_port``, ``sock``, ``backlog``,
+        ...)
 
     :raises OSError: the system's own failures, as they are
     :raises TypeError, ValueError: a parameter is wrong; nothing was opened
@@ -89,7 +95,7 @@ async def ws_create_server(
 
 
 class WSServer:
-    """A listening server: the methods and attributes of ``asyncio.Server``, the same on every loop and Python."""
+    """A listening server: what ``asyncio.Server`` has, the same on every loop and Python."""
 
     def __init__(
         self,
@@ -178,7 +184,7 @@ class WSServer:
 
     async def shutdown(self, code: int = 1001, timeout: float | None = 10) -> None:
         """
-        End in good order: stop accepting, send every client a CLOSE, wait for them, then cut them off.
+        End in good order: stop accepting, send each client a CLOSE, wait, then cut them off.
 
         :param code: the close code (RFC 6455 section 7.4); 1001 is "going away"
         :param timeout: seconds to wait for the clients; None: no limit
@@ -285,7 +291,7 @@ class _ServerUpgrade:
         self._cancel_timer()
 
     def _refuse(self, raw: bytes, reason: str | None) -> None:
-        """Answer, close, and hear nothing more; the deadline goes on for a client that does not read."""
+        """Answer, close, hear nothing more; the deadline still holds for who does not read."""
         self._refused = True
         if reason:
             self._server._settings.logger.info("refused an upgrade: %s", reason)

@@ -1,5 +1,6 @@
-# Public to Cython users (re-exported by picows.pxd). Both classes are ABI: WSTransport has methods and no fields,
-# and every method of WSListener that may be overridden is here. See docs on the Cython interface.
+# Public to Cython users (re-exported by picows.pxd). Both classes are ABI: WSTransport has methods
+# and no fields, and every method of WSListener that may be overridden is here. See docs on the
+# Cython interface.
 
 from picows.wire.frame cimport WSCloseCode, WSFrame, WSMsgType
 

@@ -1,15 +1,16 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""What users see of a connection: `WSListener`, which they subclass, and `WSTransport`, which they call.
+"""What users see of a connection: `WSListener`, which they subclass, and `WSTransport`, which they
+call.
 
     WSTransport                 the face: names, signatures, docstrings; no state, no code
       Outbound  (outbound.pyx)  the writing half
-        Connection (connection.pyx)   the reading half and the life cycle: the loop's BufferedProtocol
+        Connection (connection.pyx)   the reading half, the life cycle
 
-Always holds: the C layout and the order of methods of the two classes here change with a major version only,
-because users' compiled extensions call through them.
+Always holds: the C layout and the order of methods of the two classes here change with a major
+version only, because users' compiled extensions call through them.
 """
 
-from picows.wire.frame cimport NO_INFO, PONG, WSCloseCode, WSFrame, WSMsgType
+from picows.wire.frame cimport NO_INFO, PONG, WSFrame, WSMsgType
 
 __all__ = ["WSListener", "WSTransport"]
 
@@ -24,9 +25,10 @@ cdef class WSTransport:
     A WebSocket connection after its upgrade, as a listener gets it.
 
     Its methods are called from the thread of its event loop; from another they raise RuntimeError
-    (``loop.call_soon_threadsafe(transport.send, ...)`` is the way over). No send blocks. After `send_close`, and
-    on a connection that is lost or was disconnected, every send is a no-op that is logged at debug level. An error
-    of the operating system in an immediate write is raised (OSError), and the connection is then lost.
+    (``loop.call_soon_threadsafe(transport.send, ...)`` is the way over). No send blocks. After
+    `send_close`, and on a connection that is lost or was disconnected, every send is a no-op that
+    is logged at debug level. An error of the operating system in an immediate write is raised
+    (OSError), and the connection is then lost.
     """
 
     def __init__(self):
@@ -50,8 +52,8 @@ cdef class WSTransport:
     @property
     def close_handshake(self):
         """
-        None before any CLOSE; then an object with ``recv`` and ``sent`` (each None, or with ``code`` and ``reason``)
-        and ``recv_then_sent`` (bool, None while one is missing).
+        None before any CLOSE; then an object with ``recv`` and ``sent`` (each None, or with
+        ``code`` and ``reason``) and ``recv_then_sent`` (bool, None while one is missing).
         """
         raise face_only()
 
@@ -83,11 +85,12 @@ cdef class WSTransport:
         Send a frame.
 
         :param msg_type: a `WSMsgType`; CLOSE goes through `send_close`
-        :param message: the payload: bytes-like, str (sent as UTF-8) or None (empty). It may be changed as soon as
-            this returns.
+        :param message: the payload: bytes-like, str (sent as UTF-8) or None (empty). It may be
+            changed as soon as this returns.
         :param fin: is this the last frame of its message (RFC 6455 section 5.4)?
         :param rsv1: reserved bits, for extensions (section 5.2); likewise rsv2, rsv3
-        :raises ValueError: a CLOSE, an unknown type, a control frame over 125 bytes or with fin=False
+        :raises ValueError: a CLOSE, an unknown type, a control frame over 125 bytes or with
+            fin=False
         :raises TypeError: a message of another type
         :raises RuntimeError: called from another thread than the loop's
         :raises OSError: the system refused an immediate write; the connection is lost
@@ -99,11 +102,12 @@ cdef class WSTransport:
         bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False
     ):
         """
-        Send ``buffer[msg_offset:]`` without copying it: the header is written in front of it and a client masks
-        it in place, so the content of `buffer` is undefined afterwards.
+        Send ``buffer[msg_offset:]`` without copying it: the header is written in front of it and a
+        client masks it in place, so the content of `buffer` is undefined afterwards.
 
         :param msg_offset: bytes in front of the payload, at least 14
-        :raises ValueError: `buffer` is None, `msg_offset` is under 14 or beyond the buffer, and as in `send`
+        :raises ValueError: `buffer` is None, `msg_offset` is under 14 or beyond the buffer, and as
+            in `send`
         """
         raise face_only()
 
@@ -114,55 +118,72 @@ cdef class WSTransport:
         raise face_only()
 
     cpdef send_ping(self, message=None):
-        """Send a PING (RFC 6455 section 5.5.2) with at most 125 bytes of payload. Raises as `send` does."""
+        """
+        Send a PING (RFC 6455 section 5.5.2) with at most 125 bytes of payload. Raises as `send`
+        does.
+        """
         raise face_only()
 
     cpdef send_pong(self, message=None):
-        """Send a PONG (RFC 6455 section 5.5.3) with at most 125 bytes of payload. Raises as `send` does."""
+        """
+        Send a PONG (RFC 6455 section 5.5.3) with at most 125 bytes of payload. Raises as `send`
+        does.
+        """
         raise face_only()
 
     cpdef send_close(self, close_code=NO_INFO, close_message=None):
         """
         Send a CLOSE (RFC 6455 section 5.5.1). It is the last frame: every later send is a no-op.
 
-        :param close_code: 1000 to 1003, 1007 to 1014, 3000 to 4999; ``WSCloseCode.NO_INFO`` (0) sends no code
+        :param close_code: 1000 to 1003, 1007 to 1014, 3000 to 4999; ``WSCloseCode.NO_INFO`` (0)
+            sends no code
         :param close_message: the reason: str, or UTF-8 in bytes; at most 123 bytes
-        :raises ValueError: another code, a longer reason, one that is not UTF-8, or one without a code
+        :raises ValueError: another code, a longer reason, one that is not UTF-8, or one without a
+            code
         :raises TypeError: a value of another type
         """
         raise face_only()
 
     cpdef flush(self):
-        """Send now what coalescing holds back until the end of the current read. Raises OSError as `send` does."""
+        """
+        Send now what coalescing holds back until the end of the current read. Raises OSError as
+        `send` does.
+        """
         raise face_only()
 
     cpdef disconnect(self, bint graceful=True):
         """
-        Close the connection below. No `WSListener.on_ws_frame` is called after this returned. It sends no CLOSE.
+        Close the connection below. No `WSListener.on_ws_frame` is called after this returned. It
+        sends no CLOSE.
 
-        :param graceful: True sends first what was accepted before (for at most 10 seconds); False drops it.
+        :param graceful: True sends first what was accepted before (for at most 10 seconds); False
+            drops it.
 
-        Calling it again does nothing, but for graceful=False after graceful=True, which cuts the wait short.
+        Calling it again does nothing, but for graceful=False after graceful=True, which cuts the
+        wait short.
         """
         raise face_only()
 
     cpdef pause_reading(self):
         """
-        Stop `WSListener.on_ws_frame`, also for frames that were already read, and stop reading from the socket, so
-        that TCP makes the peer wait. Calling it again does nothing.
+        Stop `WSListener.on_ws_frame`, also for frames that were already read, and stop reading from
+        the socket, so that TCP makes the peer wait. Calling it again does nothing.
         """
         raise face_only()
 
     cpdef resume_reading(self):
-        """Undo `pause_reading`. Frames that wait are delivered from the event loop, not inside this call."""
+        """
+        Undo `pause_reading`. Frames that wait are delivered from the event loop, not inside this
+        call.
+        """
         raise face_only()
 
     async def wait_disconnected(self):
         """
         Wait until the connection is closed and `WSListener.on_ws_disconnected` has run.
 
-        On the client side raises the first exception that a callback raised, or the `WSProtocolError` of a violation
-        that was found here. Cancelling it disturbs nobody else.
+        On the client side raises the first exception that a callback raised, or the
+        `WSProtocolError` of a violation that was found here. Cancelling it disturbs nobody else.
         """
         raise face_only()
 
@@ -171,8 +192,8 @@ cdef class WSListener:
     """
     What happens on one connection; subclass it in Python, or in Cython as a ``cdef class``.
 
-    The methods are plain functions that the event loop calls as data arrives. An exception in any of them closes
-    the connection (CLOSE 1011, or what a raised `WSProtocolError` says).
+    The methods are plain functions that the event loop calls as data arrives. An exception in any
+    of them closes the connection (CLOSE 1011, or what a raised `WSProtocolError` says).
     """
 
     cpdef on_ws_connected(self, WSTransport transport):

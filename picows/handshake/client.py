@@ -83,7 +83,7 @@ class ClientHandshake:
         headers = self.request.headers
         self._subprotocols = subprotocol_names(headers.getall("Sec-WebSocket-Protocol", []))
         self._extensions = extension_names(headers.getall("Sec-WebSocket-Extensions", []))
-        self._reader = HeadReader(b"HTTP/1.")
+        self._reader = HeadReader(_may_begin_response)
         self._interim_responses = 0
         self._raw_header: bytes | None = None
         self._response: WSUpgradeResponse | None = None
@@ -250,6 +250,10 @@ class ClientHandshake:
             raw_body=response.body,
             response=response,
         )
+
+
+def _may_begin_response(buffer: bytearray) -> bool:
+    return b"HTTP/1.".startswith(buffer[:7])
 
 
 def _make_headers(url: WSParsedURL, key: str, fields: list[tuple[str, str]]) -> CIMultiDict[str]:

@@ -13,6 +13,7 @@ bytes raise ``MalformedMessage``, never anything else.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -233,19 +234,21 @@ def _make_response(
 
 
 class HeadReader:
-    """Collects bytes until the blank line that ends a head, which starts with ``beginning``.
+    """Collects bytes until the blank line that ends a head.
 
+    ``may_begin`` is asked whether a message may begin with these bytes, ever more of them.
     ``buffer`` holds what arrived and was not handed out: during the head its beginning, after it
     the bytes behind it.
     """
 
-    __slots__ = ("_beginning", "buffer")
+    __slots__ = ("_may_begin", "_searched", "buffer")
 
     buffer: bytearray
 
-    def __init__(self, beginning: bytes = b"") -> None:
+    def __init__(self, may_begin: Callable[[bytearray], bool] = lambda _: True) -> None:
         self.buffer = bytearray()
-        self._beginning = beginning
+        self._may_begin = may_begin
+        self._searched = 0  # how much of the buffer holds no end of a head
 
     def feed(self, data: bytes) -> bytes | None:
         """The head with its blank line as soon as it is complete, else ``None``.
@@ -253,12 +256,12 @@ class HeadReader:
         Feeding nothing looks whether a further head is complete in ``buffer``.
         """
         buffer = self.buffer
-        # The blank line may have begun up to three bytes ago. Older bytes were searched.
-        start = max(0, len(buffer) - 3)
+        # The blank line may have begun up to three bytes ago.
+        start = max(0, self._searched - 3)
         buffer += data
         # An SSH banner or a TLS record has no blank line: said now, not at the deadline.
-        if not self._beginning.startswith(buffer[: len(self._beginning)]):
-            raise MalformedMessage(f"it does not begin with {self._beginning.decode()}")
+        if not self._may_begin(buffer):
+            raise MalformedMessage("it does not begin like an HTTP/1 message")
         end = buffer.find(b"\r\n\r\n", start, MAX_HEAD)
         if end < 0:
             # A peer that ends its lines with LF alone would wait for ever for an answer.
@@ -267,8 +270,10 @@ class HeadReader:
                 raise MalformedMessage(
                     "the head is longer than 16 KiB", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
                 )
+            self._searched = len(buffer)
             return None
         end += 4
+        self._searched = 0
         head = bytes(buffer[:end])
         del buffer[:end]
         return head

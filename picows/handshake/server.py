@@ -40,6 +40,8 @@ from .negotiate import accept_key, extension_names, is_key
 
 __all__ = ["ServerHandshake", "ServerRefusal", "encode_response"]
 
+_METHOD_BYTES = frozenset(byte for byte in range(128) if TOKEN.match(chr(byte)))
+
 # RFC 9112 section 3: one space between the parts, none inside.
 _REQUEST_LINE = re.compile(rf"({TOKEN.pattern}) ([\x21-\x7e]+) (HTTP/[0-9]\.[0-9])")
 
@@ -104,7 +106,7 @@ class ServerHandshake:
     def __init__(self) -> None:
         self.request = None
         self.refusal = None
-        self._reader = HeadReader()
+        self._reader = HeadReader(_may_begin_request)
 
     @property
     def trailing_data(self) -> bytes:
@@ -121,9 +123,6 @@ class ServerHandshake:
             raise RuntimeError("the request is complete already")
         head = None
         try:
-            if not self._reader.buffer and data and not TOKEN.match(chr(data[0])):
-                # Usually a TLS client at a plain port: it would wait until the deadline.
-                raise MalformedMessage("it does not begin like an HTTP request")
             head = self._reader.feed(data)
             if head is None:
                 return None
@@ -215,6 +214,12 @@ class ServerHandshake:
 
 
 # --- The request ----------------------------------------------------------------------------
+
+
+def _may_begin_request(buffer: bytearray) -> bool:
+    # RFC 9112 section 2.2: a server SHOULD ignore a CRLF ahead of the request line, which clients
+    # sent behind a POST's body. Nothing comes before the one request here.
+    return not buffer or buffer[0] in _METHOD_BYTES
 
 
 def _check_request(

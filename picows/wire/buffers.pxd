@@ -1,7 +1,9 @@
 cdef enum:
-    # Readable bytes behind every payload (api.md section 5): every block has them behind its capacity.
+    # Readable bytes behind every payload (api.md section 5): every block has them behind its
+    # capacity.
     PADDING = 64
-    # The shared read buffer: reads start at FRONT_SIZE, the rest of a half-received frame rides in front.
+    # The shared read buffer: reads start at FRONT_SIZE, the rest of a half-received frame rides in
+    # front.
     FRONT_SIZE = 16 * 1024
     READ_SIZE = 256 * 1024
     # A reader that finds the shared buffer busy gets one of its own of this size.

@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Where received bytes live: `Block`, counted memory, and `BufferPool`, what the connections of one loop share.
+"""Where received bytes live: `Block`, counted memory, and `BufferPool`, what the connections of one
+loop share.
 
 Always holds:
 
-* A block's memory is freed by the block alone, when nobody holds it any more: a pool, a receiver, a frame
-  or a memoryview.
+* A block's memory is freed by the block alone, when nobody holds it any more: a pool, a receiver, a
+  frame or a memoryview.
 * Behind `capacity` stand PADDING more bytes that may be read.
 * A pool belongs to one event loop and so to one thread; there is no lock.
 """
@@ -25,7 +26,9 @@ cdef extern from "pages.h" nogil:
 @cython.final
 @cython.no_gc  # owns plain memory only
 cdef class Block:
-    """Memory with an owner count; exports its window, writable, to whoever reads from the network."""
+    """
+    Memory with an owner count; exports its window, writable, to whoever reads from the network.
+    """
 
     def __dealloc__(self):
         if self.data != NULL:
@@ -70,7 +73,10 @@ cdef class Block:
 
 
 cdef Block new_block(size_t capacity):
-    """A block of `capacity` bytes, not initialised. Bounded by the caller: PADDING must not overflow it."""
+    """
+    A block of `capacity` bytes, not initialised. Bounded by the caller: PADDING must not overflow
+    it.
+    """
     cdef:
         Block block = Block.__new__(Block)
         size_t size = capacity + PADDING
@@ -100,7 +106,10 @@ cdef class BufferPool:
         self.shared_view = None
 
     cdef Block take_block(self, size_t capacity, size_t expected):
-        """A block of at least `capacity` bytes; the warm one if as much as `expected` would be mapped anyway."""
+        """
+        A block of at least `capacity` bytes; the warm one if as much as `expected` would be mapped
+        anyway.
+        """
         cdef Block block
         if self.warm is not None and expected >= MAP_FROM and self.warm.capacity >= capacity:
             block = self.warm

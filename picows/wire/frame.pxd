@@ -1,4 +1,5 @@
-# Public to Cython users (re-exported by picows.pxd): WSFrame and the two enums are ABI. See docs on the Cython interface.
+# Public to Cython users (re-exported by picows.pxd): WSFrame and the two enums are ABI. See docs on
+# the Cython interface.
 
 cdef enum WSMsgType:
     CONTINUATION = 0

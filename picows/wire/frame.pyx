@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The frame as users see it: `WSMsgType`, `WSCloseCode`, the rules for close codes, `WSFrame`.
 
-Always holds: a WSFrame is a window on memory that somebody else fills and owns (the private Frame in receiver.pyx
-says who); here it is only read.
+Always holds: a WSFrame is a window on memory that somebody else fills and owns (the private Frame
+in receiver.pyx says who); here it is only read.
 """
 
 from enum import IntEnum
@@ -13,8 +13,9 @@ from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 
 __all__ = ["WSCloseCode", "WSFrame", "WSMsgType"]
 
-# In this module the two names mean the C enums of frame.pxd, so the Python enums are put in by hand.
-# Not `cpdef enum`: that makes an IntFlag, for which 9 is "BINARY | TEXT | ..." and every number is a member.
+# In this module the two names mean the C enums of frame.pxd, so the Python enums are put in by
+# hand. Not `cpdef enum`: that makes an IntFlag, for which 9 is "BINARY | TEXT | ..." and every
+# number is a member.
 globals()["WSMsgType"] = IntEnum("WSMsgType", {
     "CONTINUATION": CONTINUATION,
     "TEXT": TEXT,
@@ -51,7 +52,9 @@ cdef object msg_type_object(WSMsgType msg_type):
 
 
 cdef object close_code_object(unsigned int code):
-    """The WSCloseCode member; a plain int for codes of applications and libraries (3000 to 4999)."""
+    """
+    The WSCloseCode member; a plain int for codes of applications and libraries (3000 to 4999).
+    """
     return _close_codes.get(code, code)
 
 
@@ -66,7 +69,9 @@ cdef bint is_close_code_receivable(unsigned int code) noexcept nogil:
 
 
 cdef bint is_close_code_sendable(unsigned int code) noexcept nogil:
-    """The same rule for our own CLOSE; 0 stands for a CLOSE without a code (RFC 6455 section 5.5.1)."""
+    """
+    The same rule for our own CLOSE; 0 stands for a CLOSE without a code (RFC 6455 section 5.5.1).
+    """
     return code == NO_INFO or is_close_code_receivable(code)
 
 
@@ -80,13 +85,15 @@ cdef class WSFrame:
     """
     A received frame, as `WSListener.on_ws_frame` gets it.
 
-    It is a window on the read buffer: nothing is copied until one of the methods is called. It may be kept after
-    the callback; then it owns its bytes, or keeps the buffer, and reads the same for ever. The buffer protocol
-    works on it (read-only): ``memoryview(frame)``, ``bytes(frame)``, ``array.frombytes(frame)``.
+    It is a window on the read buffer: nothing is copied until one of the methods is called. It may
+    be kept after the callback; then it owns its bytes, or keeps the buffer, and reads the same for
+    ever. The buffer protocol works on it (read-only): ``memoryview(frame)``, ``bytes(frame)``,
+    ``array.frombytes(frame)``.
 
-    Attributes: ``msg_type`` (`WSMsgType`), ``fin``, ``rsv1``, ``rsv2``, ``rsv3`` (bool, RFC 6455 section 5.2),
-    ``payload_size`` (bytes), ``tail_size`` (bytes that follow this frame in the read buffer), ``last_in_buffer``
-    (no further complete frame is in the read buffer, judged from the next header's length alone).
+    Attributes: ``msg_type`` (`WSMsgType`), ``fin``, ``rsv1``, ``rsv2``, ``rsv3`` (bool, RFC 6455
+    section 5.2), ``payload_size`` (bytes), ``tail_size`` (bytes that follow this frame in the read
+    buffer), ``last_in_buffer`` (no further complete frame is in the read buffer, judged from the
+    next header's length alone).
     """
 
     def __init__(self):
@@ -105,13 +112,17 @@ cdef class WSFrame:
         return PyUnicode_DecodeASCII(self.payload_ptr, self.payload_size, NULL)
 
     cpdef object get_payload_as_memoryview(self):
-        """The payload as a read-only memoryview, not copied; it holds the frame (``view.obj is frame``)."""
+        """
+        The payload as a read-only memoryview, not copied; it holds the frame (``view.obj is
+        frame``).
+        """
         return PyMemoryView_FromObject(self)
 
     cpdef object get_close_code(self):
         """
-        The code of a CLOSE frame: a `WSCloseCode`, an int where that has no such member (3000 to 4999), and
-        ``WSCloseCode.NO_INFO`` for a CLOSE without a code. Raises ValueError for another type of frame.
+        The code of a CLOSE frame: a `WSCloseCode`, an int where that has no such member (3000 to
+        4999), and ``WSCloseCode.NO_INFO`` for a CLOSE without a code. Raises ValueError for another
+        type of frame.
         """
         check_is_close(self)
         if self.payload_size < 2:
@@ -123,8 +134,8 @@ cdef class WSFrame:
 
     cpdef bytes get_close_message(self):
         """
-        The reason of a CLOSE frame as bytes; None for a CLOSE without a code. Raises ValueError for another type
-        of frame.
+        The reason of a CLOSE frame as bytes; None for a CLOSE without a code. Raises ValueError for
+        another type of frame.
         """
         check_is_close(self)
         if self.payload_size < 2:
@@ -133,8 +144,8 @@ cdef class WSFrame:
 
     cpdef str get_close_reason(self):
         """
-        The reason of a CLOSE frame as text; None for a CLOSE without a code. Raises ValueError for another type
-        of frame.
+        The reason of a CLOSE frame as text; None for a CLOSE without a code. Raises ValueError for
+        another type of frame.
         """
         check_is_close(self)
         if self.payload_size < 2:
@@ -142,9 +153,10 @@ cdef class WSFrame:
         return PyUnicode_DecodeUTF8(self.payload_ptr + 2, self.payload_size - 2, NULL)
 
     def __str__(self):
+        name = getattr(msg_type_object(self.msg_type), "name", self.msg_type)
         return (
-            f"WSFrame({getattr(msg_type_object(self.msg_type), 'name', self.msg_type)}, fin={self.fin}, "
-            f"rsv1={self.rsv1}, rsv2={self.rsv2}, rsv3={self.rsv3}, last_in_buffer={self.last_in_buffer}, "
+            f"WSFrame({name}, fin={self.fin}, rsv1={self.rsv1}, rsv2={self.rsv2}, "
+            f"rsv3={self.rsv3}, last_in_buffer={self.last_in_buffer}, "
             f"payload_sz={self.payload_size}, tail_sz={self.tail_size})"
         )
 

@@ -10,7 +10,8 @@ cdef enum ReadResult:
 
 cdef class Frame(WSFrame):
     cdef:
-        # Once the frame is kept: a small payload moved to memory of its own, or the block it stays in.
+        # Once the frame is kept: a small payload moved to memory of its own, or the block it stays
+        # in.
         char* moved
         Block block
         # Memoryviews and arrays that are open on the payload.

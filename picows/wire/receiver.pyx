@@ -1,21 +1,28 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""Bytes to frames (RFC 6455 section 5.2): the frame parser and the memory that half-received frames wait in.
+"""Bytes to frames (RFC 6455 section 5.2): the frame parser and the memory that half-received frames
+wait in.
 
-How bytes travel: `get_buffer` says where the next read goes, `received` says how much came and opens a *batch*,
-`next_frame` parses the batch in place, frame by frame, `end_batch` puts the rest of a half-received frame away.
+How bytes travel: `get_buffer` says where the next read goes, `received` says how much came and
+opens a *batch*, `next_frame` parses the batch in place, frame by frame, `end_batch` puts the rest
+of a half-received frame away.
 
-* Normally a read goes to the pool's shared buffer. A short rest waits in a small block of the connection and
-  rides in front of the next read. A frame that misses more than REST_MISSING bytes is received straight into a
-  block of the connection, which grows as data arrives, never by what the header declares, and is not copied back.
-* A reader that finds the shared buffer busy (a callback re-entered the loop's read path) gets a private block.
-  What arrives for a connection in the middle of its own batch queues behind the batch, never inside it.
+* Normally a read goes to the pool's shared buffer. A short rest waits in a small block of the
+  connection and rides in front of the next read. A frame that misses more than REST_MISSING bytes
+  is received straight into a block of the connection, which grows as data arrives, never by what
+  the header declares, and is not copied back.
+* A reader that finds the shared buffer busy (a callback re-entered the loop's read path) gets a
+  private block. What arrives for a connection in the middle of its own batch queues behind the
+  batch, never inside it.
 
 Always holds:
 
-* Every length is compared as uint64_t against max_frame_size before it becomes a size or a pointer offset.
-* A block in which a kept frame lives is marked `pinned`: nobody writes to it again, it goes when its frames go.
-* A rest leaves its block in `received` only: after get_buffer may come end of file, EAGAIN or another get_buffer.
+* Every length is compared as uint64_t against max_frame_size before it becomes a size or a pointer
+  offset.
+* A block in which a kept frame lives is marked `pinned`: nobody writes to it again, it goes when
+  its frames go.
+* A rest leaves its block in `received` only: after get_buffer may come end of file, EAGAIN or
+  another get_buffer.
 * The parser has no state between calls but the position: a frame is parsed when all of it is there.
 """
 
@@ -27,7 +34,7 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -141,8 +148,8 @@ cdef class Frame(WSFrame):
         free(self.moved)
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
-        # The view owns a reference to the frame (buffer.obj), and the frame, once its callback is over,
-        # owns the bytes or the block: so the view never outlives its memory.
+        # The view owns a reference to the frame (buffer.obj), and the frame, once its callback is
+        # over, owns the bytes or the block: so the view never outlives its memory.
         PyBuffer_FillInfo(buffer, self, self.payload_ptr, self.payload_size, 1, flags)
         self.exports += 1
 
@@ -168,7 +175,8 @@ cdef class Receiver:
     """The receiving half of one connection."""
 
     def __cinit__(
-        self, BufferPool pool not None, bint expect_masked, size_t max_frame_size, size_t first_capacity
+        self, BufferPool pool not None, bint expect_masked, size_t max_frame_size, size_t
+        first_capacity
     ):
         self.pool = pool
         self.expect_masked = expect_masked
@@ -226,7 +234,9 @@ cdef class Receiver:
         return PyBytes_FromStringAndSize(self._take_target(nbytes).window, nbytes)
 
     cdef int received(self, Py_ssize_t nbytes, bint hold) except -1:
-        """nbytes have been read. Returns 1 when a batch is open; with `hold`, keeps them for later."""
+        """
+        nbytes have been read. Returns 1 when a batch is open; with `hold`, keeps them for later.
+        """
         cdef:
             Block block = self._take_target(nbytes)
             char* data = block.window
@@ -419,9 +429,10 @@ cdef class Receiver:
         """
         After the callback: does anybody but the caller's one variable hold `frame`?
 
-        With the GIL the count is exact here: the caller owns one reference, arguments were borrowed from it, and
-        whatever else refers to the frame (a list, a memoryview, a traceback, another thread) has counted itself.
-        Without the GIL counts are split among threads, so there a frame never serves twice.
+        With the GIL the count is exact here: the caller owns one reference, arguments were borrowed
+        from it, and whatever else refers to the frame (a list, a memoryview, a traceback, another
+        thread) has counted itself. Without the GIL counts are split among threads, so there a frame
+        never serves twice.
         """
         return Py_REFCNT(frame) > 1 or not PICOWS_REUSE_FRAMES
 
@@ -441,7 +452,9 @@ cdef class Receiver:
         return 0
 
     cdef int refill(self) except -1:
-        """In a batch that has run dry: go on with what arrived meanwhile. Returns 0 when nothing did."""
+        """
+        In a batch that has run dry: go on with what arrived meanwhile. Returns 0 when nothing did.
+        """
         if self.own is None:
             return 0
         self._hold()
@@ -449,7 +462,9 @@ cdef class Receiver:
         return self.begin_held()
 
     cdef int end_batch(self, bint hold) except -1:
-        """Close the batch. With `hold` all that is left waits as it is; otherwise it is half a frame."""
+        """
+        Close the batch. With `hold` all that is left waits as it is; otherwise it is half a frame.
+        """
         try:
             if self.pos < self.end:
                 if hold or self.own is not None:
@@ -529,9 +544,11 @@ cdef class Receiver:
 
     def receive_data(self, data):
         """
-        Take bytes from anywhere and return the list of frames that they complete, each of which may be kept.
+        Take bytes from anywhere and return the list of frames that they complete, each of which may
+        be kept.
 
-        After a violation `violation_code` and `violation_text` say what it was; bytes behind it are dropped.
+        After a violation `violation_code` and `violation_text` say what it was; bytes behind it are
+        dropped.
         """
         cdef:
             Py_buffer octets

@@ -1,7 +1,8 @@
 from libc.stdint cimport uint32_t
 
 cdef enum:
-    # Room that a header takes at most: two bytes, a 64-bit length, a mask key (RFC 6455 section 5.2).
+    # Room that a header takes at most: two bytes, a 64-bit length, a mask key (RFC 6455 section
+    # 5.2).
     MAX_HEADER_SIZE = 14
 
 

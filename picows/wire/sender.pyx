@@ -74,7 +74,9 @@ cdef int check_data_frame(int msg_type, size_t payload_size, bint fin) except -1
 
 
 def check_close_code(code):
-    """Raise TypeError or ValueError unless a CLOSE of ours may carry `code` (RFC 6455 section 7.4)."""
+    """
+    Raise TypeError or ValueError unless a CLOSE of ours may carry `code` (RFC 6455 section 7.4).
+    """
     if isinstance(code, bool) or not isinstance(code, int):
         raise TypeError(f"close_code must be an int, not {type(code).__name__}")
     if not (0 <= code <= 4999) or not is_close_code_sendable(code):
@@ -88,8 +90,8 @@ cdef bytes close_payload(object code, object reason):
     """
     The payload of a CLOSE (RFC 6455 section 5.5.1). `reason` is bytes-like (UTF-8), str or None.
 
-    Raises ValueError for a code that must not be sent, a reason over 123 bytes, one that is not UTF-8, or one
-    without a code; TypeError for another type.
+    Raises ValueError for a code that must not be sent, a reason over 123 bytes, one that is not
+    UTF-8, or one without a code; TypeError for another type.
     """
     cdef bytes octets
     check_close_code(code)
@@ -122,4 +124,5 @@ cdef bytes close_payload(object code, object reason):
 
 cdef bytes cut_reason(str reason):
     """A reason that fits into a CLOSE, cut at a character."""
-    return reason.encode("utf-8", "replace")[:MAX_REASON_SIZE].decode("utf-8", "ignore").encode("utf-8")
+    cdef bytes octets = reason.encode("utf-8", "replace")[:MAX_REASON_SIZE]
+    return octets.decode("utf-8", "ignore").encode("utf-8")

@@ -1,0 +1,329 @@
+"""Measures our picows against its peers and against a C floor, in one interleaved run.
+
+    python benchmarks/run.py [--only echo,inflight,feed] [--quick] [--match TEXT] [--json OUT]
+
+README.rst says how it is made and how to read it. This file owns the command line and the order of
+things: round after round, group after group, and in a group the contestants take turns slice by
+slice. Always true: measurements that were made are written to the JSON file, also when the run is
+interrupted or a contestant fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.machinery import (
+    HERE,
+    ROOT,
+    BenchmarkError,
+    Environment,
+    Machinery,
+    Pair,
+    processes_of,
+)
+from harness.plan import (
+    CONTESTANTS,
+    DEFAULT_CONTESTANTS,
+    PROGRAMS,
+    STATISTIC,
+    Cell,
+    Group,
+    cells_of,
+)
+from harness.report import (
+    Measurement,
+    figures_of,
+    summaries_of,
+    summary_table_of,
+    table_of,
+)
+
+FULL = {"rounds": 7, "seconds": 1.0, "slices": 4}
+QUICK = {"rounds": 3, "seconds": 0.3, "slices": 2}
+BUSY_LOAD = 0.3  # of a core, before anything was started
+DISTURBED = 0.05  # of the wall time, where the contestants alone would fill the core
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default=",".join(PROGRAMS), help="programs, with commas")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 0.3 s, a first look")
+    parser.add_argument("--rounds", type=int, help="rounds instead of 7 (3 with --quick)")
+    parser.add_argument("--match", default="", help="only cells with this in their name")
+    parser.add_argument(
+        "--contestants",
+        default=",".join(DEFAULT_CONTESTANTS),
+        help=f"with commas, among {', '.join(CONTESTANTS)}",
+    )
+    parser.add_argument("--json", type=Path, help="where the results go (default: results/)")
+    parser.add_argument(
+        "--python-ours",
+        type=Path,
+        help="interpreter with our picows installed (default: .venv, which has this working tree)",
+    )
+    parser.add_argument(
+        "--python-peers", type=Path, help="interpreter with the peers (default: .venv-peers)"
+    )
+    parser.add_argument("--cores", help="MEASURED,OTHER (default: the last two)")
+    parser.add_argument("--list", action="store_true", help="print the cells and leave")
+    return parser.parse_args()
+
+
+class Progress:
+    """One line on a terminal's stderr, nothing elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._start = time.monotonic()
+        self._shown = sys.stderr.isatty()
+
+    def step(self, text: str) -> None:
+        self._done += 1
+        if self._shown:
+            elapsed = time.monotonic() - self._start
+            left = elapsed / self._done * (self._total - self._done)
+            share = self._done / self._total
+            sys.stderr.write(f"\r\x1b[K{share:4.0%}  {left / 60:.0f} min left  {text}")
+            sys.stderr.flush()
+
+    def end(self) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+
+
+def choose_cores(text: str | None) -> tuple[int, int]:
+    """Interrupts mostly land on the first core, so the last one is measured."""
+    available = sorted(os.sched_getaffinity(0))
+    if text:
+        measured, other = (int(part) for part in text.split(","))
+        if not {measured, other} <= set(available):
+            raise BenchmarkError(f"--cores {text}: this process may run on {available}")
+        return measured, other
+    if len(available) < 2:
+        print("WARNING: one core only; inflight and feed say little here", file=sys.stderr)
+        return available[-1], available[-1]
+    return available[-1], available[-2]
+
+
+def environments(args: argparse.Namespace) -> tuple[Environment, Environment]:
+    ours = args.python_ours or ROOT / ".venv" / "bin" / "python"
+    peers = args.python_peers or ROOT / ".venv-peers" / "bin" / "python"
+    if not peers.exists() and not args.python_peers:
+        install_peers(peers.parent.parent)
+    return Environment(ours.absolute()), Environment(peers.absolute())
+
+
+def install_peers(target: Path) -> None:
+    requirements = ROOT / "requirements" / "peers.txt"
+    print(f"installing the peers of {requirements} into {target}", file=sys.stderr)
+    Environment(Path(sys.executable)).run("-m", "venv", str(target))
+    python = Environment(target / "bin" / "python")
+    python.run("-m", "pip", "install", "--quiet", "-r", str(requirements))
+
+
+def present(machinery: Machinery, names: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The contestants that can be imported, and what they are."""
+    found: dict[str, Any] = {}
+    for name in names:
+        contestant = CONTESTANTS[name]
+        if contestant.worker is None:
+            found[name] = {"file": str(machinery.floor)}
+            continue
+        try:
+            found[name] = machinery.environment(contestant).probe(contestant.package)
+        except BenchmarkError as error:
+            print(f"without {name}: {error}", file=sys.stderr)
+    return list(found), found
+
+
+def build_listeners(machinery: Machinery, names: list[str]) -> list[str]:
+    failures = []
+    for name in names:
+        if CONTESTANTS[name].cython:
+            try:
+                machinery.build_listener(CONTESTANTS[name])
+            except BenchmarkError as error:
+                failures.append(f"Cython listener of {name}: {error}")
+                print(f"FAILED {failures[-1]}", file=sys.stderr)
+    return failures
+
+
+def turns(names: list[str], number: int) -> list[str]:
+    """The order of a slice: another one begins each time, and every second slice runs backwards."""
+    shift = number // 2 % len(names)
+    order = names[shift:] + names[:shift]
+    return order[::-1] if number % 2 else order
+
+
+def measure_cell(
+    cell: Cell,
+    pairs: dict[str, Pair],
+    failures: dict[str, str],
+    settings: dict[str, Any],
+    number: int,
+) -> Iterator[Measurement]:
+    slices: dict[str, list[dict[str, float]]] = {name: [] for name in pairs}
+    count = settings["slices"]
+    for i in range(count):
+        for name in turns(list(pairs), number * count + i):
+            if name in failures:
+                continue
+            try:
+                slices[name].append(pairs[name].measure(cell.size, settings["seconds"] / count))
+            except BenchmarkError as error:
+                failures[name] = str(error)
+    for name, parts in slices.items():
+        if len(parts) == count:
+            total = {key: sum(part[key] for part in parts) for key in parts[0]}
+            yield Measurement(
+                round=number,
+                cell=cell.name,
+                contestant=name,
+                count=int(total["count"]),
+                wall=total["wall"],
+                cpu=total["cpu"],
+                other_cpu=total["other_cpu"],
+                one_core=cell.group.one_core,
+                slices=tuple(parts),
+            )
+
+
+def measure(
+    machinery: Machinery, cells: list[Cell], names: list[str], settings: dict[str, Any]
+) -> Iterator[Measurement | str]:
+    """All rounds; a failure comes as a text and costs its contestant the rest of the group."""
+    groups: dict[Group, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.group, []).append(cell)
+    progress = Progress(settings["rounds"] * len(cells))
+    for number in range(settings["rounds"]):
+        for group, members in groups.items():
+            chosen = [name for name in names if machinery.can_join(CONTESTANTS[name], group)]
+            with processes_of(machinery, group, chosen) as (pairs, failures):
+                for cell in members:
+                    yield from measure_cell(cell, pairs, failures, settings, number)
+                    progress.step(f"round {number + 1}, {cell.name}")
+                for name, why in failures.items():
+                    yield f"round {number + 1}, {members[0].name} and its like: {name}: {why}"
+    progress.end()
+
+
+def machine() -> dict[str, Any]:
+    model = ""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return {"cpu": model, "cores": os.cpu_count(), "system": platform.platform()}
+
+
+def warn_if_disturbed(measurements: list[Measurement]) -> None:
+    shares = [m.disturbance for m in measurements if m.disturbance is not None]
+    if shares and statistics.median(shares) > DISTURBED:
+        print(
+            f"WARNING: {statistics.median(shares):.0%} of the cores' time went to other programs;"
+            " trust the CPU ratios more than the rates, and measure again on a quiet machine",
+            file=sys.stderr,
+        )
+
+
+def report(results: dict[str, Any], measurements: list[Measurement], cells: list[Cell]) -> str:
+    """Complete the results and put them into words."""
+    figures = figures_of(measurements)
+    summaries = summaries_of(figures, cells)
+    results["loadavg_end"] = os.getloadavg()
+    results["figures"] = [asdict(f) for f in figures]
+    results["summaries"] = [asdict(s) for s in summaries]
+    results["measurements"] = [m.as_json() for m in measurements]
+    legend = (
+        f"x: {STATISTIC}\n"
+        "   (CPU x: the same of the contestant's CPU time; min, max: over the rounds, below over\n"
+        "   the cells, whose ratios are joined as a geometric mean; busy: share of the wall time\n"
+        "   that the measured core worked for the contestant)"
+    )
+    return "\n".join([table_of(figures), "", legend, "", summary_table_of(summaries)])
+
+
+def main() -> int:
+    args = parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    programs = args.only.split(",")
+    names = args.contestants.split(",")
+    if unknown := (set(programs) - set(PROGRAMS)) | (set(names) - set(CONTESTANTS)):
+        raise BenchmarkError(f"unknown: {', '.join(sorted(unknown))}")
+    cells = [cell for program in programs for cell in cells_of(program) if args.match in cell.name]
+    if args.list:
+        print("\n".join(cell.name for cell in cells))
+        return 0
+    settings: dict[str, Any] = dict(QUICK if args.quick else FULL)
+    if args.rounds is not None:
+        settings["rounds"] = args.rounds
+    load = os.getloadavg()
+    print(f"load average at the start: {' '.join(f'{x:.2f}' for x in load)}", file=sys.stderr)
+    if load[0] > BUSY_LOAD:
+        print("WARNING: the machine is busy; expect noise", file=sys.stderr)
+
+    now = datetime.datetime.now(datetime.timezone.utc)
+    target = args.json or HERE / "results" / f"{now:%Y%m%d-%H%M%S}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    measurements: list[Measurement] = []
+    failures: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="picows-benchmark-") as scratch:
+        cores = choose_cores(args.cores)
+        machinery = Machinery(*environments(args), cores, Path(scratch))
+        machinery.build_floor()
+        machinery.make_certificates()
+        names, found = present(machinery, names)
+        if any(cell.group.listener == "cython" for cell in cells):
+            failures += build_listeners(machinery, names)
+        results: dict[str, Any] = {
+            "date": now.isoformat(timespec="seconds"),
+            "statistic": STATISTIC,
+            "settings": settings,
+            "machine": machine(),
+            "cores": {"measured": cores[0], "other": cores[1]},
+            "loadavg_start": load,
+            "contestants": found,
+            "failures": failures,
+        }
+        os.sched_setaffinity(0, {cores[1]})  # out of the way of the measured core
+        try:
+            for outcome in measure(machinery, cells, names, settings):
+                if isinstance(outcome, str):
+                    print(f"\nFAILED {outcome}", file=sys.stderr)
+                    failures.append(outcome)
+                else:
+                    measurements.append(outcome)
+        except KeyboardInterrupt:
+            failures.append("interrupted")
+            print("\ninterrupted: the report is of what was measured so far", file=sys.stderr)
+        finally:
+            if measurements:
+                text = report(results, measurements, cells)
+                target.write_text(json.dumps(results, indent=1) + "\n")
+                print(text)
+                warn_if_disturbed(measurements)
+                print(f"\nall rounds: {target}")
+    return 1 if failures or not measurements else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BenchmarkError as error:
+        sys.exit(f"benchmarks: {error}")

@@ -1,0 +1,47 @@
+from asyncio import AbstractEventLoop, BufferedProtocol
+from typing import Any
+
+from typing_extensions import disjoint_base
+
+from picows.aio.logs import AnyLogger
+from picows.aio.transport import WSListener, WSTransport
+from picows.handshake.http11 import WSUpgradeRequest, WSUpgradeResponse
+
+__all__ = ["CLOSE_TIMEOUT", "Connection", "Settings"]
+
+CLOSE_TIMEOUT: float
+
+@disjoint_base
+class Settings:
+    def __init__(
+        self,
+        *,
+        is_client_side: bool,
+        logger: AnyLogger,
+        disconnect_on_exception: bool,
+        enable_auto_pong: bool,
+        coalesce_writes: bool,
+        transport_copies: bool,
+        max_frame_size: int,
+        read_buffer_init_size: int,
+    ) -> None: ...
+    @property
+    def is_client_side(self) -> bool: ...
+    @property
+    def logger(self) -> AnyLogger: ...
+
+@disjoint_base
+class Connection(WSTransport, BufferedProtocol):
+    def __init__(
+        self, loop: AbstractEventLoop, settings: Settings, upgrade: Any, owner: Any
+    ) -> None: ...
+    def open(
+        self,
+        listener: WSListener,
+        request: WSUpgradeRequest,
+        response: WSUpgradeResponse,
+        trailing: bytes,
+    ) -> None: ...
+    def abort(self) -> None: ...
+    def shut_down(self, code: int) -> None: ...
+    async def wait_closed(self) -> None: ...
