@@ -41,6 +41,11 @@ C_SOURCES = {
 }
 INCLUDE_DIRS = ["picows/wire", "picows/aio"]
 
+ALL_MACROS = [
+    # Cython's check whether a cpdef method is overridden would look for the version of the instance's
+    # dict, and so make CPython build that dict: attribute access in users' listeners would be slow.
+    ("CYTHON_USE_DICT_VERSIONS", "0"),
+]
 MACROS = {
     "release": [("CYTHON_WITHOUT_ASSERTIONS", "1")],
     "debug": [("PICOWS_POISON", "1")],
@@ -87,7 +92,7 @@ def extensions() -> list[Extension]:
                 name,
                 [source.as_posix(), *C_SOURCES.get(name, [])],
                 include_dirs=INCLUDE_DIRS,
-                define_macros=MACROS[KIND],
+                define_macros=[*ALL_MACROS, *MACROS[KIND]],
                 depends=["setup.py", *headers],
             )
         )

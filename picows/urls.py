@@ -47,17 +47,22 @@ _SECRET_PARAMETER = re.compile(
 
 @dataclass(frozen=True)
 class WSParsedURL:
-    """A WebSocket URL in its parts. Since 0.1::
+    """A WebSocket URL in its parts. Since 0.1.
 
-    url       as it was given, password included
-    scheme    "ws" or "wss"
-    host      what is handed to the resolver: a name in lower-case ASCII (international names in
-              their IDNA form), an IPv4 address, or an IPv6 address without brackets and with its
-              zone, as in "fe80::1%eth0"
-    port      1 to 65535, the scheme's default where the URL names none
-    path      the request target: path and query
-    username  percent-decoded, or None
-    password  percent-decoded, or None
+    url
+        as it was given, password included
+    scheme
+        "ws" or "wss"
+    host
+        what is handed to the resolver: a name in lower-case ASCII (international names in their
+        IDNA form), an IPv4 address, or an IPv6 address without brackets and with its zone, as in
+        "fe80::1%eth0"
+    port
+        1 to 65535, the scheme's default where the URL names none
+    path
+        the request target: path and query
+    username, password
+        percent-decoded, or None
     """
 
     url: str

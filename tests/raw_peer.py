@@ -250,7 +250,7 @@ class RawServer:
         self.failure: BaseException | None = None
         # A client that breaks off the TLS handshake is no failure of the script.
         self.tls_failure: OSError | None = None
-        self.closing = threading.Event()
+        self.last_caller: tuple[str, int] | None = None
         self.thread = threading.Thread(target=self._serve, name="raw server", daemon=True)
 
     def url(self, path: str = "/") -> str:
@@ -258,8 +258,8 @@ class RawServer:
 
     def _serve(self) -> None:
         while True:
-            sock, _ = self.listening.accept()
-            if self.closing.is_set():
+            sock, address = self.listening.accept()
+            if address == self.last_caller:
                 sock.close()
                 return
             try:
@@ -287,9 +287,12 @@ class RawServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.closing.set()
-        # Wakes accept() up; on Linux closing the socket does not.
-        socket.create_connection(("127.0.0.1", self.port)).close()
+        # A last call wakes accept() up, after all that wait in the queue; on Linux closing the socket
+        # does not.
+        with socket.socket() as last:
+            last.bind(("127.0.0.1", 0))
+            self.last_caller = last.getsockname()
+            last.connect(("127.0.0.1", self.port))
         self.thread.join(2 * TIMEOUT)
         self.listening.close()
         if self.thread.is_alive():

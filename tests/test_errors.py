@@ -53,7 +53,9 @@ def test_str_is_the_message(error):
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(
-    "duplicate", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"]
+    "duplicate",
+    [copy.copy, lambda error: pickle.loads(pickle.dumps(error))],
+    ids=["copy", "pickle"],
 )
 def test_survives_copy_and_pickle(error, duplicate):
     other = duplicate(error)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import loops
+import picows
 from raw_peer import (
     BINARY,
     PING,
@@ -120,6 +121,37 @@ async def test_net_runs_on_the_loop_that_it_names(net):
     assert running.startswith("uvloop") == (net.loop_kind == "uvloop")
     assert net.tls
     assert net.use_aiofastnet is False
+
+
+async def test_net_connects_and_leaves_nothing(net):
+    """In all combinations: an echo, a CLOSE, the end; conftest.py looks at what is left."""
+
+    class Echo(picows.WSListener):
+        def on_ws_frame(self, transport, frame):
+            if frame.msg_type == picows.WSMsgType.CLOSE:
+                transport.send_close(frame.get_close_code(), frame.get_close_message())
+                transport.disconnect()
+            else:
+                transport.send(frame.msg_type, frame.get_payload_as_bytes())
+
+    class Ask(picows.WSListener):
+        def on_ws_connected(self, transport):
+            self.answers = []
+            transport.send(picows.WSMsgType.TEXT, "question")
+
+        def on_ws_frame(self, transport, frame):
+            if frame.msg_type == picows.WSMsgType.CLOSE:
+                transport.disconnect()
+            else:
+                self.answers.append(frame.get_payload_as_utf8_text())
+                transport.send_close(picows.WSCloseCode.OK)
+
+    server = await net.serve(lambda request: Echo())
+    transport, listener = await net.connect(Ask, server)
+    await transport.wait_disconnected()
+    await server.shutdown()
+    assert transport.is_secure == net.tls
+    assert listener.answers == ["question"]
 
 
 def test_skip_fails_in_ci(pytester, monkeypatch):

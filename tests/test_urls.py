@@ -99,6 +99,8 @@ def test_line_10_userinfo_is_percent_decoded_and_never_in_host(userinfo, usernam
     [
         ("", "ws:// or wss://"),
         ("example.com", "ws:// or wss://"),
+        ("ws", "ws:// or wss://"),
+        ("wss:", "ws:// or wss://"),
         ("//example.com/", "ws:// or wss://"),
         ("http://example.com/", "ws:// or wss://"),
         ("ws:example.com", "ws:// or wss://"),

@@ -92,7 +92,9 @@ cdef bint is_overridden_in_python(listener) except? True:
     A cdef class with virtual methods carries __pyx_vtable__, so what stands before the first of
     them is Python.
     """
-    if "on_ws_frame" in getattr(listener, "__dict__", ()):
+    # Put on the instance. Asked this way, because looking into __dict__ would make CPython build
+    # one and lose the fast access to the listener's attributes.
+    if getattr(listener.on_ws_frame, "__self__", None) is not listener:
         return True
     for cls in type(listener).__mro__:
         if "__pyx_vtable__" in cls.__dict__:

@@ -34,6 +34,8 @@ cdef class Receiver:
         size_t frame_size
         # The block that get_buffer gave to the reader.
         Block target
+        # The last batch was larger than the shared buffer: read into the pool's warm block.
+        bint expect_large
 
         # The batch: bytes being parsed in place; pos <= end, both inside batch.data.
         Block batch

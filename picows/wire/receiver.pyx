@@ -11,6 +11,8 @@ of a half-received frame away.
   connection and rides in front of the next read. A frame that misses more than REST_MISSING bytes
   is received straight into a block of the connection, which grows as data arrives, never by what
   the header declares, and is not copied back.
+* While large frames come one after the other, reads go straight to the block that the pool keeps
+  warm.
 * A reader that finds the shared buffer busy (a callback re-entered the loop's read path) gets a
   private block. What arrives for a connection in the middle of its own batch queues behind the
   batch, never inside it.
@@ -42,6 +44,7 @@ from picows.wire.buffers cimport (
     FRONT_SIZE,
     PADDING,
     PRIVATE_READ_SIZE,
+    READ_SIZE,
     Block,
     BufferPool,
     new_block,
@@ -191,10 +194,10 @@ cdef class Receiver:
             BufferPool pool = self.pool
             Block block
             size_t capacity
-        if self.frame_size > self.own_end:
+        if self.frame_size:
             block = self.own
             if self.own_end == block.capacity:
-                capacity = min(self.frame_size, 2 * block.capacity)
+                capacity = min(self.own_start + self.frame_size, 2 * block.capacity)
                 if block.exports == 0:
                     block.grow(self.own_end, capacity)
                 else:
@@ -204,11 +207,17 @@ cdef class Receiver:
                     self.own = block
             self.target = block
             return block.open_window(
-                self.own_end, min(block.capacity, self.frame_size) - self.own_end
+                self.own_end,
+                min(block.capacity, self.own_start + self.frame_size) - self.own_end,
             )
         if pool.shared_busy:
             self.target = new_block(FRONT_SIZE + PRIVATE_READ_SIZE)
             return self.target.open_window(FRONT_SIZE, PRIVATE_READ_SIZE)
+        if self.expect_large and self.own is None and pool.warm is not None:
+            # It stays in the pool: after get_buffer may come EAGAIN and a long silence.
+            pool.shared_reader = <void*>self
+            self.target = None
+            return pool.warm.open_window(0, pool.warm.capacity)
         if pool.shared is None:
             pool.open_shared()
         pool.shared_reader = <void*>self
@@ -217,15 +226,20 @@ cdef class Receiver:
 
     cdef Block _take_target(self, Py_ssize_t nbytes):
         """The block of the last get_buffer, into which the reader says it has put nbytes."""
-        cdef Block block = self.target
+        cdef:
+            Block block = self.target
+            BufferPool pool = self.pool
         self.target = None
+        if block is None and self.expect_large and pool.shared_reader == <void*>self:
+            block = pool.warm
+            pool.warm = None
         if block is None:
             raise RuntimeError("buffer_updated() without get_buffer()")
         if nbytes < 0 or nbytes > block.window_size:
             raise RuntimeError(
                 f"buffer_updated({nbytes}) for a buffer of {block.window_size} bytes"
             )
-        if block is self.pool.shared and self.pool.shared_reader != <void*>self:
+        if block is pool.shared and pool.shared_reader != <void*>self:
             raise RuntimeError("another connection has read between get_buffer and buffer_updated")
         return block
 
@@ -243,7 +257,7 @@ cdef class Receiver:
             size_t rest
         if block is self.own:
             self.own_end += <size_t>nbytes
-            if self.own_end < self.frame_size:
+            if self.own_end - self.own_start < self.frame_size:
                 return 0
             self.frame_size = 0
             return 0 if hold else self.begin_held()
@@ -252,7 +266,7 @@ cdef class Receiver:
             return 0
         if self.own is not None:
             rest = self.own_end - self.own_start
-            if self.frame_size or rest > FRONT_SIZE:
+            if self.frame_size or rest > <size_t>(data - block.data):
                 self.append(data, <size_t>nbytes)
                 return self.begin_held()
             memcpy(data - rest, self.own.data + self.own_start, rest)
@@ -509,9 +523,19 @@ cdef class Receiver:
         """Half a frame is left: put it where its other half can follow."""
         cdef:
             size_t rest = <size_t>(self.end - self.pos)
-            Block block
+            Block block = self.batch
         if self.needed - rest <= REST_MISSING and rest <= FRONT_SIZE:
             block = new_block(rest)
+        elif (
+            block is not self.pool.shared and not block.pinned and 4 * rest >= block.capacity
+        ):
+            # It lies well where it is.
+            self.own = block
+            self.own_start = <size_t>(self.pos - block.data)
+            self.own_end = <size_t>(self.end - block.data)
+            self.frame_size = self.needed
+            self.batch = None
+            return 0
         else:
             # By what has arrived, not by what the header declares.
             block = self.pool.take_block(
@@ -529,6 +553,7 @@ cdef class Receiver:
         if block is None:
             return 0
         self.batch = None
+        self.expect_large = <size_t>(self.end - self.start) > FRONT_SIZE + READ_SIZE
         if PICOWS_POISON and not block.pinned:
             # ASan sees freed memory, not memory that was overwritten: make a stale pointer obvious.
             memset(self.start, 0xDB, <size_t>(self.end - self.start))

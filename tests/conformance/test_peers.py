@@ -106,7 +106,7 @@ class OurServer:
         return channel
 
 
-def closing(channel: PicowsChannel) -> tuple[Saw, Saw, bool]:
+def closing(channel: PicowsChannel) -> tuple[Saw, Saw, bool | None]:
     """What we received, what we sent, and whether it came in this order."""
     handshake = channel.transport.close_handshake
     assert handshake is not None
@@ -268,14 +268,14 @@ async def test_server_pings(server: OurServer) -> None:
     )
 
 
-@pytest.mark.parametrize("code", [1000, 1011, 3000, 4999])
+@pytest.mark.parametrize("code", [1000, 4999])
 async def test_client_closes(client: OurClient, code: int) -> None:
     back = (1000, "") if client.peer.name == "aiohttp" else (code, REASON)  # its own answer
     channel = await client.converse([["close", code, REASON]], [[*back]], (code, REASON))
     assert closing(channel) == (back, (code, REASON), False)
 
 
-@pytest.mark.parametrize("code", [1000, 1011, 3000, 4999])
+@pytest.mark.parametrize("code", [1000, 4999])
 async def test_server_closes(server: OurServer, code: int) -> None:
     back = (1000, "") if server.peer.name == "aiohttp" else (code, REASON)  # its own answer
     channel = await server.converse(
@@ -284,7 +284,7 @@ async def test_server_closes(server: OurServer, code: int) -> None:
     assert closing(channel) == (back, (code, REASON), False)
 
 
-@pytest.mark.parametrize("code", [1000, 1011, 3000, 4999])
+@pytest.mark.parametrize("code", [1000, 4999])
 async def test_client_is_closed(client: OurClient, code: int) -> None:
     back = None if client.peer.name == "aiohttp" else REASON
     channel = await client.converse(
@@ -295,7 +295,7 @@ async def test_client_is_closed(client: OurClient, code: int) -> None:
     assert closing(channel) == ((code, REASON), (code, REASON), True)
 
 
-@pytest.mark.parametrize("code", [1000, 1011, 3000, 4999])
+@pytest.mark.parametrize("code", [1000, 4999])
 async def test_server_is_closed(server: OurServer, code: int) -> None:
     back = None if server.peer.name == "aiohttp" else REASON
     channel = await server.converse([["close", code, REASON]], [[code, back]], (code, REASON))

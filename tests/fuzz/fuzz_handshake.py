@@ -17,21 +17,16 @@ import sys
 if __name__ == "__main__":
     import atheris
 
-    # Modules that are imported in here report their branches to libFuzzer.
-    with atheris.instrument_imports(include=["picows.errors", "picows.urls", "picows.handshake"]):
-        from picows.errors import WSHandshakeError
-        from picows.handshake.client import ClientHandshake
-        from picows.handshake.http11 import HeadReader, parse_head
-        from picows.handshake.negotiate import accept_key
-        from picows.handshake.server import ServerHandshake, ServerRefusal
-        from picows.urls import parse_url
-else:
-    from picows.errors import WSHandshakeError
-    from picows.handshake.client import ClientHandshake
-    from picows.handshake.http11 import HeadReader, parse_head
-    from picows.handshake.negotiate import accept_key
-    from picows.handshake.server import ServerHandshake, ServerRefusal
-    from picows.urls import parse_url
+    # Modules that are first imported in here report their branches to libFuzzer.
+    with atheris.instrument_imports(include=["picows.urls", "picows.handshake"]):
+        import picows.handshake  # noqa: F401
+
+from picows.errors import WSHandshakeError
+from picows.handshake.client import ClientHandshake
+from picows.handshake.http11 import HeadReader, parse_head
+from picows.handshake.negotiate import accept_key
+from picows.handshake.server import ServerHandshake, ServerRefusal
+from picows.urls import parse_url
 
 URL = parse_url("ws://example.com/")
 OFFER = {"Sec-WebSocket-Protocol": "chat, b", "Sec-WebSocket-Extensions": "x-own"}
@@ -74,7 +69,9 @@ def judge_answer(data: bytes, size: int) -> object:
             assert exc.raw_header is not None
             assert 100 < response.status <= 999
             repr(response)
-        return type(exc), getattr(exc, "name", None), exc.raw_body, response and response.status
+        # Each handshake has a key of its own, and what answers it may be anywhere in the input.
+        body = exc.raw_body and exc.raw_body.replace(accept.encode("ascii"), b"@ACCEPT@")
+        return type(exc), getattr(exc, "name", None), body, response and response.status
     raise AssertionError("receive_eof() returned")
 
 
@@ -115,13 +112,9 @@ def check_sent(raw: bytes) -> None:
     head = reader.feed(raw)
     assert head is not None
     _, headers = parse_head(head)
-    assert int(headers.get("Content-Length", "0")) in (len(reader.buffer), 0) or not reader.buffer
-
-
-def main() -> None:
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
+    assert not reader.buffer or int(headers["Content-Length"]) == len(reader.buffer)
 
 
 if __name__ == "__main__":
-    main()
+    atheris.Setup(sys.argv, one_input)
+    atheris.Fuzz()

@@ -253,7 +253,9 @@ def test_101():
     assert response.headers["server"] == "x"
 
 
-@pytest.mark.parametrize("trailing", [b"", b"\x81\x01a", b"\x81\x04\r\n\r\n", b"HTTP/1.1 200\r\n\r\n"])
+@pytest.mark.parametrize(
+    "trailing", [b"", b"\x81\x01a", b"\x81\x04\r\n\r\n", b"HTTP/1.1 200\r\n\r\n"]
+)
 def test_line_03_first_frames_in_the_same_segment(trailing):
     for cut in range(len(answer()) + len(trailing) + 20):
         handshake, data = handshake_and(answer())

@@ -23,7 +23,9 @@ def test_field_that_may_be_sent(name, value):
     check_field(name, value)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a:", ":a", "a\r\nb", "a\n", "a\x00", "ä", "a(b)", " a"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a:", ":a", "a\r\nb", "a\n", "a\x00", "ä", "a(b)", " a"]
+)
 def test_line_14_name_is_no_token(name):
     with pytest.raises(ValueError, match="must be an RFC 9110 token"):
         check_field(name, "value")

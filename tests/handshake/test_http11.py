@@ -323,7 +323,8 @@ def test_dribbled_head_takes_linear_time():
 
 
 @pytest.mark.parametrize(
-    ("value", "length"), [("0", 0), ("7", 7), ("007", 7), ("1048577", 1048577), ("9" * 18, 10**18 - 1)]
+    ("value", "length"),
+    [("0", 0), ("7", 7), ("007", 7), ("1048577", 1048577), ("9" * 18, 10**18 - 1)],
 )
 def test_content_length(value, length):
     assert content_length(CIMultiDict({"content-length": value})) == length
@@ -394,7 +395,7 @@ def test_status_without_body(status):
         (b"2\r\n12\r\n3\r\n345\r\n0\r\n\r\n", b"12345"),
         (b"005\r\n12345\r\n0000\r\n\r\n", b"12345"),
         (b"a;x=y\r\n1234567890\r\n0;z\r\n\r\n", b"1234567890"),
-        (b"A ; x=\"y\"\r\n1234567890\r\n0\r\nTrailer: x\r\n\r\n", b"1234567890"),
+        (b'A ; x="y"\r\n1234567890\r\n0\r\nTrailer: x\r\n\r\n', b"1234567890"),
         (b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n"),
     ],
 )

@@ -290,7 +290,9 @@ def test_refusal_says_why_and_repeats_nothing():
     assert refusal.raw_header == request(b"X-Evil: <script>\x00")
 
 
-@pytest.mark.parametrize("data", [head(b"HEAD / HTTP/1.1"), b"HEAD / HTTP/1.1\n", b"HEAD \x00\r\n\r\n"])
+@pytest.mark.parametrize(
+    "data", [head(b"HEAD / HTTP/1.1"), b"HEAD / HTTP/1.1\n", b"HEAD \x00\r\n\r\n"]
+)
 def test_refusal_of_a_head_request_has_no_body(data):
     refusal = refusal_of(data)
     assert refusal.response.status == 400
@@ -303,10 +305,14 @@ def test_refusal_of_a_head_request_has_no_body(data):
 def test_listener():
     _, response, listener, raw = answer_of(request())
     assert listener is LISTENER
-    assert raw == (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %b\r\n\r\n"
-    ) % ACCEPT.encode()
+    assert (
+        raw
+        == (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b\r\n\r\n"
+        )
+        % ACCEPT.encode()
+    )
     assert response.status is HTTPStatus.SWITCHING_PROTOCOLS
     assert list(response.headers.items()) == [
         ("Upgrade", "websocket"),
@@ -330,10 +336,14 @@ def test_response_with_listener():
         request(), WSUpgradeResponseWithListener(given, LISTENER)
     )
     assert listener is LISTENER
-    assert raw == (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %b\r\nSet-Cookie: a=b\r\n\r\n"
-    ) % ACCEPT.encode()
+    assert (
+        raw
+        == (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b\r\nSet-Cookie: a=b\r\n\r\n"
+        )
+        % ACCEPT.encode()
+    )
     assert encode_response(response) == raw
     # One response may be the answer to many clients.
     assert list(given.headers.items()) == before
@@ -370,7 +380,12 @@ def test_line_01_connection_without_upgrade(connection):
 
 @pytest.mark.parametrize(
     "upgrade",
-    [b"Upgrade: WebSocket", b"upgrade:websocket", b"Upgrade: h2c, websocket", b"Upgrade: a\r\n" + UPGRADE],
+    [
+        b"Upgrade: WebSocket",
+        b"upgrade:websocket",
+        b"Upgrade: h2c, websocket",
+        b"Upgrade: a\r\n" + UPGRADE,
+    ],
 )
 def test_upgrade(upgrade):
     assert status_of(request(upgrade=upgrade)) == 101
@@ -597,7 +612,9 @@ def test_encode_response_frames_what_it_sends():
     assert response.headers["Content-Length"] == "7"
 
 
-@pytest.mark.parametrize("body", [bytearray(b"body"), memoryview(b"body"), memoryview(b"b_o_d_y")[::2]])
+@pytest.mark.parametrize(
+    "body", [bytearray(b"body"), memoryview(b"body"), memoryview(b"b_o_d_y")[::2]]
+)
 def test_encode_response_takes_bytes_like_bodies(body):
     raw = encode_response(changed(OK(), body=body))
     assert raw == b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody"

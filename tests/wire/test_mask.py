@@ -103,7 +103,10 @@ def test_misuse():
     for offset in (-1, 8):
         with pytest.raises(ValueError, match="outside the 7 bytes"):
             octets.mask_into(buffer, offset, b"1234")
+    source = bytearray(b"12345")
     with pytest.raises(ValueError, match="5 bytes do not fit behind offset 3 of 7"):
-        octets.mask_into(buffer, 3, b"1234", b"12345")
+        octets.mask_into(buffer, 3, b"1234", source)
     assert buffer == b"payload"
-    buffer.append(0)  # BufferError if an export had been left behind
+    octets.mask(source, b"1234")
+    for data in (buffer, source):
+        data.append(0)  # BufferError if an export had been left behind

@@ -1,6 +1,8 @@
 """MaskKeyPool: fresh keys from the system, none of them twice, not after a fork either."""
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 
@@ -74,12 +76,33 @@ def test_pools_differ():
     assert [one.next_key() for _ in range(8)] != [other.next_key() for _ in range(8)]
 
 
+def test_no_copies():
+    """A copy would give out the same keys."""
+    pool = octets.MaskKeyPool()
+    for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError):
+            duplicate(pool)
+
+
 FORKS = """
 import os
 from picows.wire import octets
 
+drawn = 0
+urandom = os.urandom
+
+def counted(size):
+    global drawn
+    drawn += 1
+    return urandom(size)
+
+os.urandom = counted
+
 def draw():
-    return b"".join(pool.next_key() for _ in range(8)).hex()
+    before = drawn
+    keys = b"".join(pool.next_key() for _ in range(8))
+    assert drawn - before <= 1, "drawn for each key"
+    return keys.hex()
 
 def in_child(report):
     read_end, write_end = os.pipe()

@@ -4,7 +4,7 @@ does not keep the reason of a CLOSE that answers its own."""
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, web
 from conformance.peers.common import MAX_SIZE, Channel, Library, main
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AiohttpChannel(Channel):
-    def __init__(self, socket: ClientWebSocketResponse | web.WebSocketResponse) -> None:
+    def __init__(self, socket: ClientWebSocketResponse[Any] | web.WebSocketResponse[Any]) -> None:
         self.socket = socket
         self.end: tuple[int, str] | None = None
 
@@ -37,7 +37,7 @@ class AiohttpChannel(Channel):
             await self.socket.pong(message.data)
             return await self.receive()
         if message.type == WSMsgType.CLOSE:
-            self.end = message.data or 1005, message.extra  # it says 0 for no code
+            self.end = message.data or 1005, message.extra or ""  # it says 0 for no code
         elif message.type == WSMsgType.ERROR:
             raise message.data
         return None

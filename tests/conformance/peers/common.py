@@ -185,15 +185,21 @@ async def work(library: Library, cert: str, ca: str) -> None:
     plain = await library.serve(None)
     say({"ready": {"plain": plain, "tls": await library.serve(server_context)}})
 
-    loop = asyncio.get_running_loop()
-    while line := await loop.run_in_executor(None, sys.stdin.readline):
-        task = json.loads(line)
+    async def converse(task: dict[str, Any]) -> None:
         context = client_context if task["url"].startswith("wss:") else None
         try:
             channel = await library.connect(task["url"], context)
             say({"id": task["id"], "results": await run_steps(channel, task["steps"])})
         except Exception:
             say({"id": task["id"], "error": traceback.format_exc()})
+
+    # One conversation that hangs must not keep the next test waiting.
+    conversations: set[asyncio.Task[None]] = set()
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        conversation = loop.create_task(converse(json.loads(line)))
+        conversations.add(conversation)
+        conversation.add_done_callback(conversations.discard)
     await library.stop()
 
 

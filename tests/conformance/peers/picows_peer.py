@@ -113,9 +113,8 @@ class Picows(Library):
     ) -> Callable[[WSUpgradeRequest], WSListener]:
         def route(request: WSUpgradeRequest) -> WSListener:
             channel = PicowsChannel()
-            path = request.path
-            text = path.decode() if isinstance(path, bytes) else path
-            task = asyncio.get_running_loop().create_task(answered(channel, text))
+            path = request.path.decode()
+            task = asyncio.get_running_loop().create_task(answered(channel, path))
             self.answering.add(task)
             task.add_done_callback(self.answering.discard)
             return channel
