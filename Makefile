@@ -113,8 +113,8 @@ wheel: $(VENV)/.made  ## sdist and wheel in dist/
 pyversions: peers $(addprefix pyversion-,$(PYVERSIONS))  ## the suite on every supported Python
 
 pyversion-%:
-	python=$$(command -v python$* || ls -d $$(pyenv root)/versions/$*.*/bin/python | tail -1); \
-		"$$python" -V >/dev/null && $(MAKE) VENV=.venv-$* REQUIREMENTS=test PYTHON="$$python" pytest
+	python=$$(ls -d "$$(pyenv root 2>/dev/null)"/versions/$*.*/bin/python 2>/dev/null | tail -1); \
+		$(MAKE) VENV=.venv-$* REQUIREMENTS=test PYTHON="$${python:-python$*}" pytest
 
 .PHONY: clean
 clean:  ## all that was built, but for the venvs

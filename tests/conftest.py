@@ -142,6 +142,7 @@ def picows_env() -> dict[str, str]:
     """The environment for a Python child that imports the same build of picows as this process."""
     env = dict(os.environ, **INHERITED)
     env.setdefault("PYTHONPATH", str(Path(__file__).resolve().parent.parent))
+    env["PYTHONSAFEPATH"] = "1"  # `python -c` would look into the current folder first
     return env
 
 

@@ -287,8 +287,8 @@ class RawServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # A last call wakes accept() up, after all that wait in the queue; on Linux closing the socket
-        # does not.
+        # A last call wakes accept() up, behind all that wait in the queue; closing the socket would
+        # not, on Linux.
         with socket.socket() as last:
             last.bind(("127.0.0.1", 0))
             self.last_caller = last.getsockname()

@@ -130,7 +130,7 @@ async def ws_connect(
                 parsed_url.port,
                 **kwargs,
             )
-            listener = await upgrade.done
+            listener = await upgrade.wait()
     except BaseException as exc:
         connection.abort()
         await connection.wait_closed()
@@ -184,7 +184,7 @@ def _factory_caller(
 
 
 class _ClientUpgrade:
-    """Drives a ClientHandshake over a connection; `done` is the listener, or what went wrong."""
+    """Drives a ClientHandshake over a connection, until there is a listener or an error."""
 
     def __init__(
         self,
@@ -193,11 +193,20 @@ class _ClientUpgrade:
         settings: Settings,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self.done: asyncio.Future[WSListener] = loop.create_future()
+        self._done: asyncio.Future[None] = loop.create_future()
+        self._listener: WSListener
+        self._error: BaseException | None = None
         self._handshake = handshake
         self._call_factory = call_factory
         self._logger = settings.logger
         self._connection: Connection
+
+    async def wait(self) -> WSListener:
+        await self._done
+        if self._error is not None:
+            # Not through the future, which refuses StopIteration.
+            raise self._error
+        return self._listener
 
     def connection_made(self, connection: Connection) -> None:
         self._connection = connection
@@ -208,21 +217,21 @@ class _ClientUpgrade:
         connection.underlying_transport.write(self._handshake.request_bytes())
 
     def data_received(self, data: bytes) -> None:
-        if self.done.done():
+        if self._done.done():
             return
         try:
             response = self._handshake.receive_data(data)
             if response is None:
                 return
             request = self._handshake.request
-            listener = self._call_factory(request, response)
+            self._listener = self._call_factory(request, response)
             # After this line the connection belongs to the listener.
-            self._connection.open(listener, request, response, self._handshake.trailing_data)
+            self._connection.open(self._listener, request, response, self._handshake.trailing_data)
         except BaseException as exc:
             self._fail(exc)
             return
-        if not self.done.done():
-            self.done.set_result(listener)
+        if not self._done.done():
+            self._done.set_result(None)
 
     def eof_received(self) -> None:
         try:
@@ -237,5 +246,6 @@ class _ClientUpgrade:
             self._fail(self._handshake.give_up() or exc)
 
     def _fail(self, exc: BaseException) -> None:
-        if not self.done.done():
-            self.done.set_exception(exc)
+        if not self._done.done():
+            self._error = exc
+            self._done.set_result(None)

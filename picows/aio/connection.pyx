@@ -258,7 +258,7 @@ cdef class Connection(Outbound, BufferedProtocol):
 
     def abort(self):
         """Close the connection below at once, whatever its phase."""
-        if self.underlying is not None and self.phase != CLOSED:
+        if self.underlying is not None and self.phase != CLOSED and not self.aborted:
             self.aborted = True
             self.drop_outbox()
             self.underlying.abort()
@@ -315,10 +315,9 @@ cdef class Connection(Outbound, BufferedProtocol):
 
     cpdef disconnect(self, bint graceful=True):
         self.check_thread()
-        if self.phase == CLOSED or self.aborted:
+        if self.phase == CLOSED:
             return
-        if graceful and self.disconnected:
-            return
+        was_disconnected = self.disconnected
         self.sendable = False
         self.disconnected = True
         self.deaf = True
@@ -326,6 +325,8 @@ cdef class Connection(Outbound, BufferedProtocol):
         self.receiver.drop()
         if not graceful:
             self.abort()
+            return
+        if was_disconnected:
             return
         try:
             self.flush_outbox()

@@ -407,13 +407,14 @@ cdef class Outbound(WSTransport):
         if not self.masked and size > COPY_LIMIT:
             data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header)
             write_header(PyBytes_AS_STRING(data), first, size, False, 0)
-            keeps = isinstance(owner, bytes) or (
-                self.transport_copies and not isinstance(owner, str)
-            )
-            if not keeps:
-                owner = PyBytes_FromStringAndSize(payload, <Py_ssize_t>size)
-            self.underlying.writelines((data, owner))
+            if isinstance(owner, bytes):
+                body = owner
+            elif self.transport_copies:
+                body = PyMemoryView_FromMemory(<char*>payload, <Py_ssize_t>size, PyBUF_READ)
+            else:
+                body = PyBytes_FromStringAndSize(payload, <Py_ssize_t>size)
             self.backlogged = True
+            self.underlying.writelines((data, body))
             return 0
         if self.masked:
             key = self.state.mask_keys.next()

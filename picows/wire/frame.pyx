@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, binding=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The frame as users see it: `WSMsgType`, `WSCloseCode`, the rules for close codes, `WSFrame`.
 
 Always holds: a WSFrame is a window on memory that somebody else fills and owns (the private Frame

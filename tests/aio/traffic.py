@@ -192,7 +192,8 @@ async def connected(
         finally:
             peer.close()
             # A paused connection does not see the end of the stream.
-            listener.transport.disconnect(graceful=False)
+            if not listener.transport.is_disconnected:
+                listener.transport.disconnect(graceful=False)
             await listener.until_gone()
     # Exactly one of each, whatever the test did.
     assert listener.events.count("connected") == 1

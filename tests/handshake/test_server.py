@@ -550,6 +550,7 @@ def test_line_15_factory_that_raised():
     )
     handshake = received(request(line=b"HEAD / HTTP/1.1"))
     assert handshake.respond_with_error()[2].endswith(b"\r\n\r\n")
+    assert ServerHandshake().respond_with_error()[2] == raw
 
 
 def changed(response, **attributes):
