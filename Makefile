@@ -93,12 +93,20 @@ fuzz: build  ## each target in tests/fuzz for FUZZ_TIME seconds (default 60); ne
 	PICOWS_BUILD=fuzz $(BIN)/python setup.py --quiet build --build-lib build/fuzz/tree
 	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_TIME) $(FUZZ_TARGETS)
 
+# Cython's plugin for coverage.py wants .pyx and generated C side by side, below the current folder.
+COVERAGE_LIB := build/coverage/tree
+
 .PHONY: coverage
-coverage: build  ## line coverage of Python and Cython, in htmlcov/
-	PICOWS_BUILD=coverage $(BIN)/python setup.py --quiet build_ext --inplace
-	$(BIN)/python -m coverage run $(BIN)/pytest $(PYTEST_ARGS); status=$$?; \
-		$(BIN)/python -m coverage html -q; $(BIN)/python -m coverage report; \
-		$(BIN)/python setup.py --quiet build_ext --inplace; exit $$status
+coverage: build peers  ## line coverage of Python and Cython, in htmlcov/ (PYTEST_ARGS: absolute paths)
+	PICOWS_BUILD=coverage $(BIN)/python setup.py --quiet build --build-lib $(COVERAGE_LIB)
+	cp -r build/coverage/cython-*/picows $(COVERAGE_LIB)/
+	find picows -name '*.pyx' -exec cp --parents {} $(COVERAGE_LIB) ';'
+	cd $(COVERAGE_LIB) && export COVERAGE_RCFILE=$(CURDIR)/pyproject.toml && \
+		PYTHONPATH=$(CURDIR)/$(COVERAGE_LIB) $(CURDIR)/$(BIN)/coverage run $(CURDIR)/$(BIN)/pytest \
+		-c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(or $(PYTEST_ARGS),$(CURDIR)/tests); \
+		status=$$?; \
+		$(CURDIR)/$(BIN)/coverage html -q -d $(CURDIR)/htmlcov; $(CURDIR)/$(BIN)/coverage report; \
+		exit $$status
 
 .PHONY: bench
 bench: build peers  ## the benchmarks against peers (see benchmarks/README.rst)

@@ -142,7 +142,8 @@ def picows_env() -> dict[str, str]:
     """The environment for a Python child that imports the same build of picows as this process."""
     env = dict(os.environ, **INHERITED)
     env.setdefault("PYTHONPATH", str(Path(__file__).resolve().parent.parent))
-    env["PYTHONSAFEPATH"] = "1"  # `python -c` would look into the current folder first
+    # `python -c` would look into the current folder first, where the build in place lies.
+    env["PYTHONSAFEPATH"] = "1"
     return env
 
 

@@ -220,7 +220,8 @@ def test_cython_client(tmp_path: Path) -> None:
         check=False,
     )
     assert built.returncode == 0, built.stderr
-    main = [sys.executable, "-c", "import echo_client_cython; echo_client_cython.main()"]
+    found = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"  # with PYTHONSAFEPATH, too
+    main = [sys.executable, "-c", f"{found}; import echo_client_cython as it; it.main()"]
     for loop in LOOPS:
         with serving("echo_server.py", "--loop", loop) as (server, url):
             with started(*main, url, "--count", "2000", "--loop", loop, cwd=tmp_path) as client:

@@ -203,10 +203,15 @@ class _ClientUpgrade:
 
     async def wait(self) -> WSListener:
         await self._done
-        if self._error is not None:
+        error, self._error = self._error, None
+        if error is None:
+            return self._listener
+        try:
             # Not through the future, which refuses StopIteration.
-            raise self._error
-        return self._listener
+            raise error
+        finally:
+            # The traceback refers to this frame, which must not refer back.
+            del error
 
     def connection_made(self, connection: Connection) -> None:
         self._connection = connection

@@ -18,7 +18,6 @@ import sysconfig
 import tracemalloc
 
 import pytest
-
 from aio.traffic import (
     SIDES,
     Recorder,
@@ -28,11 +27,12 @@ from aio.traffic import (
     our_socket,
     until_read,
 )
+
 from picows import WSFrame, WSProtocolError
 from raw_peer import BINARY, TEXT, in_thread
 
-# Around what moves (16 KiB), and what fits into the shared buffer (256 KiB). A buffer for the last two
-# stays warm in the loop, if nobody kept a frame in it.
+# Around what moves (16 KiB), and what fits into the shared buffer (256 KiB). A buffer for the last
+# two stays warm in the loop, if nobody kept a frame in it.
 SIZES = (0, 1, 32, 16 * 1024, 16 * 1024 + 1, 100_000, 300_000, 600_000)
 
 KEEPERS = {

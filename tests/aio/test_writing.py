@@ -1,17 +1,18 @@
-"""From `send` to the peer's socket: at once, whole, in order; what the socket does not take; coalescing.
+"""From `send` to the peer's socket: at once, whole, in order; also what the socket does not take;
+and coalescing.
 
 "At once" is shown by reading at the peer while the loop is blocked: in the loop's own thread.
 """
 
 import array
 import asyncio
+import itertools
 import logging
 import random
 import socket
 import threading
 
 import pytest
-
 from aio.traffic import (
     SIDES,
     Recorder,
@@ -24,8 +25,8 @@ from aio.traffic import (
     read_payloads,
     some_iterations,
     something_to_read,
-    until_read,
 )
+
 from picows import WSMsgType, WSProtocolError
 from raw_peer import BINARY, CLOSE, PING, PONG, TEXT, RawPeer, in_thread
 
@@ -80,12 +81,11 @@ def silent():
 # -- at once ---------------------------------------------------------------------------------------
 
 
-@reuse
 @pytest.mark.parametrize("side", SIDES)
-async def test_the_peer_has_it_before_the_loop_goes_on(net, side, reuse):
+async def test_the_peer_has_it_before_the_loop_goes_on(net, side):
     listener = Recorder()
     async with connected(net, side, listener) as peer:
-        for size in (0, 125, 126, 8193, 20_000):
+        for size, reuse in itertools.product((0, 125, 126, 8193, 20_000), (False, True)):
             send_one_way_or_other(listener.transport, octets(size), reuse)
             # The loop stands still, this is its thread.
             frame = peer.recv_frame()
@@ -153,23 +153,23 @@ async def test_all_kinds_and_sizes(net, side):
 
 @pytest.mark.net(loops=("asyncio",))
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("count", [3, 3000, 30_000])
 @pytest.mark.parametrize("backlogged", [False, True], ids=["idle", "backlogged"])
-async def test_items_larger_than_a_byte(net, side, count, backlogged):
+async def test_items_larger_than_a_byte(net, side, backlogged):
     """A buffer's length is in bytes, whatever len() of it says, on every way out."""
-    numbers = array.array("d", range(count))
-    grid = memoryview(octets(count * 4)).cast("B", (count, 4))
     listener = Recorder()
     async with connected(net, side, listener) as peer:
-        head = octets(5_000_000) if backlogged else b""
-        for message in (head, numbers, memoryview(numbers)[1:], grid):
-            listener.transport.send(WSMsgType.BINARY, message)
-        assert await in_thread(read_payloads, peer, 4) == [
-            head,
-            numbers.tobytes(),
-            numbers.tobytes()[8:],
-            grid.tobytes(),
-        ]
+        for count in (3, 3000, 30_000):
+            numbers = array.array("d", range(count))
+            grid = memoryview(octets(count * 4)).cast("B", (count, 4))
+            head = octets(5_000_000) if backlogged else b""
+            for message in (head, numbers, memoryview(numbers)[1:], grid):
+                listener.transport.send(WSMsgType.BINARY, message)
+            assert await in_thread(read_payloads, peer, 4) == [
+                head,
+                numbers.tobytes(),
+                numbers.tobytes()[8:],
+                grid.tobytes(),
+            ]
 
 
 @pytest.mark.net(loops=("asyncio",), aiofastnet=(None,))
@@ -371,16 +371,17 @@ async def test_the_first_write_is_cut(net, side):
 
 @reuse
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("size", [100, 6_000, 3_000_000])
-async def test_the_caller_changes_its_bytearray_right_after_send(net, side, size, reuse):
+async def test_the_caller_changes_its_bytearray_right_after_send(net, side, reuse):
     """Line 24, with a peer that does not read."""
     listener = Recorder()
     async with connected(net, side, listener, receive_buffer=4096) as peer:
         transport = listener.transport
         shrink(transport)
-        transport.send(WSMsgType.BINARY, octets(5_000_000))
-        for through_view in (False, True):
-            buffer = bytearray(14 if reuse else 0) + octets(size)
+        wanted = [octets(4_000_000)]
+        transport.send(WSMsgType.BINARY, wanted[0])
+        for size, through_view in itertools.product((100, 6_000, 2_000_000), (False, True)):
+            wanted.append(octets(size))
+            buffer = bytearray(14 if reuse else 0) + wanted[-1]
             if reuse:
                 transport.send_reuse_external_bytearray(WSMsgType.BINARY, buffer, 14)
             elif through_view:
@@ -392,8 +393,7 @@ async def test_the_caller_changes_its_bytearray_right_after_send(net, side, size
             # Not even exported any more.
             buffer.clear()
         await some_iterations()
-        wanted = [octets(5_000_000), octets(size), octets(size)]
-        assert await in_thread(read_payloads, peer, 3) == wanted
+        assert await in_thread(read_payloads, peer, len(wanted)) == wanted
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -422,7 +422,7 @@ async def test_an_error_of_the_system_is_raised_and_the_connection_is_lost(net, 
         transport = listener.transport
         peer.reset()
         # The loop has not run: it does not know yet.
-        with pytest.raises(OSError, match="pipe|reset"):
+        with pytest.raises(OSError, match=r"pipe|reset"):
             for _ in range(2):
                 send_one_way_or_other(transport, b"x", reuse)
         assert transport.is_disconnected
@@ -514,7 +514,7 @@ async def test_replies_of_one_read_leave_together(net, side, options):
         listener.peer = peer
         peer.send(batch(side, 5))
         await listener.until_frames(5)
-        # None had left when the callbacks returned, the last one's neither: it goes behind the others.
+        # None had left when the callbacks returned; the last one's goes behind the others.
         assert listener.visible == [False] * 5
         wanted = [b"00", b"11", b"22", b"33", b"44"]
         # One segment, or one TLS record.
@@ -594,8 +594,7 @@ async def test_past_64_kib_it_leaves_earlier(net, side, options):
 
 @coalescing_net
 @GATHERING
-@pytest.mark.parametrize("size", [65_000, 65_526, 65_527, 65_536, 65_537, 300_000])
-async def test_what_does_not_fit_goes_behind_what_was_gathered(net, side, options, size):
+async def test_what_does_not_fit_goes_behind_what_was_gathered(net, side, options):
     """Around what one outbox holds, with something in it and without."""
 
     def send_more(transport, number):
@@ -605,10 +604,10 @@ async def test_what_does_not_fit_goes_behind_what_was_gathered(net, side, option
     listener = Replier(send_more)
     async with connected(net, side, listener, **options) as peer:
         listener.peer = peer
-        peer.send(batch(side, 4))
-        await listener.until_frames(4)
-        wanted = [b"00", b"11", octets(size, 1), b"22", octets(size, 2), b"33"]
-        assert await in_thread(read_payloads, peer, 6) == wanted
+        for size in (65_000, 65_522, 65_526, 65_527, 65_532, 65_536, 65_537, 300_000):
+            peer.send(batch(side, 4))
+            wanted = [b"00", b"11", octets(size, 1), b"22", octets(size, 2), b"33"]
+            assert await in_thread(read_payloads, peer, 6) == wanted
 
 
 @coalescing_net
@@ -756,58 +755,65 @@ def read_in_two(peer, sent):
     return sent.values()
 
 
+class Flooding(Recorder):
+    """Sends frames of these sizes for each one that comes, and others from pause_writing."""
+
+    def __init__(self, sizes, sizes_when_paused):
+        super().__init__(self.flood)
+        self.sizes = sizes
+        self.sizes_when_paused = sizes_when_paused
+        self.sent = {b"frame": [], b"pause": []}
+        self.flushed = []
+
+    def send(self, where, size):
+        payload = where + octets(size - 5, len(self.sent[where]))
+        self.sent[where].append(payload)
+        self.transport.send(WSMsgType.BINARY, payload)
+
+    def flood(self, transport, frame):
+        for size in self.sizes:
+            self.send(b"frame", size)
+        queued = transport.underlying_transport.get_write_buffer_size()
+        transport.flush()
+        self.flushed.append(transport.underlying_transport.get_write_buffer_size() - queued)
+
+    def pause_writing(self):
+        super().pause_writing()
+        for size in self.sizes_when_paused:
+            self.send(b"pause", size)
+
+
 @coalescing_net
 @GATHERING
-async def test_gathered_replies_to_a_peer_that_does_not_read(net, side, options):
-    """pause_writing comes inside the flush, and what it sends is gathered, too: the outbox must not
-    overflow, and the order stays.
-    """
-
-    class Flooding(Recorder):
-        def __init__(self):
-            super().__init__(self.flood)
-            self.sent = {b"frame": [], b"pause": []}
-            self.flushed = []
-
-        def send(self, where, size):
-            payload = where + octets(size - 5, len(self.sent[where]))
-            self.sent[where].append(payload)
-            self.transport.send(WSMsgType.BINARY, payload)
-
-        def flood(self, transport, frame):
-            for size in sizes:
-                self.send(b"frame", size)
-            queued = transport.underlying_transport.get_write_buffer_size()
-            transport.flush()
-            self.flushed.append(transport.underlying_transport.get_write_buffer_size() - queued)
-
-        def pause_writing(self):
-            super().pause_writing()
-            for size in sizes_when_paused:
-                self.send(b"pause", size)
-
-    # More than one outbox: what is handed over first, what does not fit behind it.
-    for sizes, sizes_when_paused in (
+@pytest.mark.parametrize(
+    "sizes",
+    [
         ((30_000, 65_500), (60_000,)),
         ((65_500, 100, 65_500), (100, 65_500)),
         ((30_000, 300_000), (60_000, 20_000)),
-    ):
-        listener = Flooding()
-        async with connected(net, side, listener, receive_buffer=4096, **options) as peer:
-            shrink(listener.transport)
-            # Every flush is one that pauses.
-            listener.transport.underlying_transport.set_write_buffer_limits(high=1)
-            for _ in range(3):
-                peer.send(batch(side, 3))
-                await listener.until_frames(3)
-                # What pause_writing sends goes somewhere near the frame whose `send` calls it.
-                for where in await in_thread(read_in_two, peer, listener.sent):
-                    assert not where
-                assert listener.pauses
-                await listener.until(lambda: listener.resumes == listener.pauses)
-                listener.payloads.clear()
-        # The outbox and, with TLS, what surrounds it.
-        assert max(listener.flushed) <= 64 * 1024 + (2048 if net.tls else 0)
+    ],
+    ids=["fits", "fits_alone", "does_not_fit"],
+)
+async def test_gathered_replies_to_a_peer_that_does_not_read(net, side, options, sizes):
+    """pause_writing comes inside the flush, and what it sends is gathered, too: the outbox must not
+    overflow, and the order stays.
+    """
+    listener = Flooding(*sizes)
+    async with connected(net, side, listener, receive_buffer=4096, **options) as peer:
+        shrink(listener.transport)
+        # Every flush is one that pauses.
+        listener.transport.underlying_transport.set_write_buffer_limits(high=1)
+        for _ in range(3):
+            peer.send(batch(side, 3))
+            await listener.until_frames(3)
+            # What pause_writing sends goes somewhere near the frame whose `send` calls it.
+            for left in await in_thread(read_in_two, peer, listener.sent):
+                assert not left
+            assert listener.pauses
+            await listener.until(lambda: listener.resumes == listener.pauses)
+            listener.payloads.clear()
+    # The outbox and, with TLS, what surrounds it.
+    assert max(listener.flushed) <= 64 * 1024 + (2048 if net.tls else 0)
 
 
 @pytest.mark.net(loops=("asyncio", "uvloop"), tls=(False,))

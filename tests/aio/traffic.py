@@ -158,8 +158,14 @@ def our_socket(transport: WSTransport) -> Any:
 async def until_read(transport: WSTransport) -> None:
     """Wait until our side has taken everything from its socket that is there."""
     sock = our_socket(transport)
-    while struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0\0\0\0"))[0]:
+    while unread_bytes(sock):
         await asyncio.sleep(0)
+
+
+def unread_bytes(sock: Any) -> int:
+    """What waits in a socket's receive queue."""
+    answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0\0\0\0")
+    return int(struct.unpack("i", answer)[0])
 
 
 async def some_iterations() -> None:
