@@ -74,6 +74,8 @@ MSVC_COMPILE_ARGS = {"release": ["/O2"], "debug": ["/Od", "/Zi"], "coverage": ["
 
 # Defaults; what a module says in its own header goes before them.
 DIRECTIVES = {
+    # What Cython would pickle are pointers: a copied frame would free memory that it does not own.
+    "auto_pickle": False,
     "language_level": "3",
     "linetrace": KIND == "coverage",
     "boundscheck": True,

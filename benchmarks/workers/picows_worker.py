@@ -107,7 +107,6 @@ async def connect(args: argparse.Namespace, factory: type[Any]) -> tuple[WSTrans
         factory,
         url_of(args),
         ssl_context=client_tls(args),
-        enable_auto_ping=False,
         **coalesce_of(args),
     )
 
@@ -186,7 +185,6 @@ async def echo_server(args: argparse.Namespace) -> None:
             0,
             ssl=server_tls(args),
             family=2,  # AF_INET: one listening socket, one port
-            enable_auto_ping=False,
             **coalesce_of(args),
         )
         return server, server.sockets[0].getsockname()[1]

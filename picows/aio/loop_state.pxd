@@ -3,7 +3,7 @@ from picows.wire.octets cimport MaskKeyPool
 
 
 cdef enum:
-    # Frames are built here before the system call; a larger masked message leaves in parts.
+    # Frames are built in the scratch buffer; for a large one it grows up to WARM_LIMIT, a while.
     SCRATCH_SIZE = 256 * 1024
     # Coalesced frames leave when the next one would take the outbox past this size.
     OUTBOX_SIZE = 64 * 1024
@@ -25,11 +25,11 @@ cdef class LoopState(BufferPool):
         size_t outbox_size
         void* outbox_owner
 
-        # The timer that lets the warm block go, and whether the block was used since it was set.
+        # The timer that lets large buffers go; were they used since it was set?
         object warm_timer
         bint warm_used
 
-    cdef int open_scratch(self) except -1
+    cdef int open_scratch(self, size_t capacity) except -1
     cdef int open_outbox(self) except -1
     cdef int connection_opened(self) except -1
     cdef int connection_closed(self) except -1

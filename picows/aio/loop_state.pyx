@@ -14,7 +14,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from picows.wire.buffers cimport BufferPool, new_block
 from picows.wire.octets cimport MaskKeyPool
 
-# Seconds that one large block stays warm after its last use.
+# Seconds that large buffers stay after their last use.
 WARM_TIME = 1.0
 
 cdef object _states = WeakKeyDictionary()
@@ -38,8 +38,12 @@ cdef LoopState state_of(object loop):
 
 cdef class LoopState(BufferPool):
 
-    cdef int open_scratch(self) except -1:
-        self.scratch = new_block(SCRATCH_SIZE)
+    cdef int open_scratch(self, size_t capacity) except -1:
+        """Make sure that the scratch buffer holds `capacity` bytes."""
+        if self.scratch is None or self.scratch.capacity < capacity:
+            self.scratch = new_block(max(capacity, <size_t>SCRATCH_SIZE))
+        if capacity > SCRATCH_SIZE:
+            self.warm_kept()
         return 0
 
     cdef int open_outbox(self) except -1:
@@ -65,7 +69,7 @@ cdef class LoopState(BufferPool):
         return 0
 
     cdef int warm_kept(self) except -1:
-        """A block went warm: look after WARM_TIME whether it still serves."""
+        """A large buffer is kept: look after WARM_TIME whether it still serves."""
         self.warm_used = True
         if self.warm_timer is None:
             loop = self.loop_ref()
@@ -75,9 +79,10 @@ cdef class LoopState(BufferPool):
 
     def _drop_warm(self):
         self.warm_timer = None
-        if self.warm_used and self.warm is not None:
+        if self.warm_used:
             self.warm_used = False
-            loop = self.loop_ref()
-            self.warm_timer = loop.call_later(WARM_TIME, self._drop_warm)
-        else:
-            self.warm = None
+            self.warm_timer = self.loop_ref().call_later(WARM_TIME, self._drop_warm)
+            return
+        self.warm = None
+        if self.scratch is not None and self.scratch.capacity > SCRATCH_SIZE:
+            self.scratch = None

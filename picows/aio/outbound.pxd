@@ -47,7 +47,7 @@ cdef class Outbound(WSTransport):
     cdef bint _gather(
         self, unsigned char first, const char* payload, size_t size
     ) except? True
-    cdef int _send_masked_in_parts(
+    cdef int _send_large_masked(
         self, unsigned char first, const char* payload, size_t size
     ) except -1
     cdef int _send_as_bytes(

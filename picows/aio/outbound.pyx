@@ -36,6 +36,7 @@ from libc.string cimport memcpy
 
 from picows.aio.loop_state cimport OUTBOX_SIZE, SCRATCH_SIZE, LoopState
 from picows.aio.transport cimport WSTransport
+from picows.wire.buffers cimport WARM_LIMIT
 from picows.wire.frame cimport (
     BINARY,
     CLOSE,
@@ -312,9 +313,9 @@ cdef class Outbound(WSTransport):
             total = write_header(header, first, size, False, 0)
             return self._emit(header, total, payload, size)
         if size > SCRATCH_SIZE - MAX_HEADER_SIZE:
-            return self._send_masked_in_parts(first, payload, size)
+            return self._send_large_masked(first, payload, size)
         if state.scratch is None:
-            state.open_scratch()
+            state.open_scratch(SCRATCH_SIZE)
         if self.masked:
             key = state.mask_keys.next()
         total = build_frame(state.scratch.data, first, payload, size, self.masked, key)
@@ -346,29 +347,33 @@ cdef class Outbound(WSTransport):
             PyBytes_FromStringAndSize(payload - header, <Py_ssize_t>(header + size))
         )
 
-    cdef int _send_masked_in_parts(
+    cdef int _send_large_masked(
         self, unsigned char first, const char* payload, size_t size
     ) except -1:
         """
-        A message larger than the scratch buffer: mask a part, send it, mask the next one while
-        warm.
+        A message larger than the scratch buffer normally is; one that is larger than it may become
+        leaves in parts.
+
+        In as few parts as that: a peer on the same core takes turns with us at each system call.
         """
         cdef:
             LoopState state = self.state
             uint32_t key = state.mask_keys.next()
+            char* scratch
+            size_t capacity = WARM_LIMIT
             size_t done = 0
             size_t filled
             size_t part
             Py_ssize_t taken
-            char* scratch
             char* p
             bytes rest
-        if state.scratch is None:
-            state.open_scratch()
+        if size < capacity - MAX_HEADER_SIZE:
+            capacity = size + MAX_HEADER_SIZE
+        state.open_scratch(capacity)
         scratch = state.scratch.data
         filled = write_header(scratch, first, size, True, key)
         while True:
-            part = min(SCRATCH_SIZE - filled, size - done)
+            part = min(capacity - filled, size - done)
             picows_mask(
                 <unsigned char*>scratch + filled, <const unsigned char*>payload + done, part,
                 rotated_key(key, done),
@@ -379,11 +384,11 @@ cdef class Outbound(WSTransport):
                 taken = picows_socket_write(self.fd, scratch, filled, NULL, 0)
             if taken < 0:
                 return self._write_failed(<int>-taken)
-            if <size_t>taken < filled:
+            if <size_t>taken < filled or done == size:
                 break
-            if done == size:
-                return 0
             filled = 0
+        if <size_t>taken == filled:
+            return 0
         # The socket is full. The rest goes to the transport in one piece: its pause_writing may
         # call back into `send`, which must not come between two parts of a frame.
         filled -= <size_t>taken

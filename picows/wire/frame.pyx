@@ -160,4 +160,5 @@ cdef class WSFrame:
             f"payload_sz={self.payload_size}, tail_sz={self.tail_size})"
         )
 
-    __repr__ = __str__
+    def __repr__(self):
+        return str(self)

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-# cython: freethreading_compatible=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """The Cython door to mask.c and utf8.c, and the pool of random mask keys.
 
 What always holds: picows_mask and picows_utf8_feed point to a kernel that this machine can run,

@@ -42,6 +42,7 @@ from libc.string cimport memcpy, memset
 
 from picows.wire.buffers cimport (
     FRONT_SIZE,
+    MAP_FROM,
     PADDING,
     PRIVATE_READ_SIZE,
     READ_SIZE,
@@ -527,9 +528,11 @@ cdef class Receiver:
         if self.needed - rest <= REST_MISSING and rest <= FRONT_SIZE:
             block = new_block(rest)
         elif (
-            block is not self.pool.shared and not block.pinned and 4 * rest >= block.capacity
+            block is not self.pool.shared
+            and not block.pinned
+            and (self.needed >= MAP_FROM or 4 * rest >= block.capacity)
         ):
-            # It lies well where it is.
+            # It lies well where it is; take_block would hand out this very block.
             self.own = block
             self.own_start = <size_t>(self.pos - block.data)
             self.own_end = <size_t>(self.end - block.data)
@@ -589,12 +592,14 @@ cdef class Receiver:
         cdef:
             size_t pos = 0
             size_t n
+            Block block
             Frame frame
             int result
         while pos < size and not self.violation_code:
             self.get_buffer()
-            n = min(size - pos, <size_t>self.target.window_size)
-            memcpy(self.target.window, octets + pos, n)
+            block = self.pool.warm if self.target is None else self.target
+            n = min(size - pos, <size_t>block.window_size)
+            memcpy(block.window, octets + pos, n)
             pos += n
             if not self.received(<Py_ssize_t>n, False):
                 continue

@@ -217,7 +217,7 @@ async def test_reading_inside_the_callback(net, side, how):
     """
 
     def end(transport, frame):
-        if frame.payload_size == 100_000:
+        if frame.payload_size == 40_000:
             before = len(listener.payloads)
             if how == "close":
                 transport.underlying_transport.close()
@@ -227,16 +227,16 @@ async def test_reading_inside_the_callback(net, side, how):
                 transport.disconnect()
             assert len(listener.payloads) == before
             # The one that is being looked at is still what it was.
-            assert frame.get_payload_as_bytes() == octets(100_000)
+            assert frame.get_payload_as_bytes() == octets(40_000)
 
-    large = frame_to(side, BINARY, octets(100_000))
-    behind = [octets(size, 7) for size in (0, 10, 1000, 16_000, 20_000, 5)]
+    large = frame_to(side, BINARY, octets(40_000))
+    behind = [octets(size, 7) for size in (0, 10, 1000, 9000, 5)]
     listener = Recorder(end)
     async with connected(net, side, listener) as peer:
-        peer.send(large[:20_000])
+        peer.send(large[:10_000])
         await until_read(listener.transport)
         # All of it is in the kernel before the loop goes on.
-        peer.send(large[20_000:])
+        peer.send(large[10_000:])
         for payload in behind:
             peer.send(frame_to(side, BINARY, payload))
         ended = asyncio.ensure_future(in_thread(peer.recv_all))
@@ -263,30 +263,30 @@ async def test_another_connection_reads_inside_the_callback(net, side):
     """
 
     def close_other(transport, frame):
-        if frame.payload_size == 50_000:
+        if frame.payload_size == 20_000:
             other.transport.underlying_transport.close()
-            assert frame.get_payload_as_bytes() == octets(50_000)
+            assert frame.get_payload_as_bytes() == octets(20_000)
 
-    behind = [octets(size, 3) for size in (10, 16_000, 40_000, 5)]
-    large = frame_to(side, BINARY, octets(100_000))
+    behind = [octets(size, 3) for size in (10, 9000, 7000, 5)]
+    large = frame_to(side, BINARY, octets(40_000))
     other = Recorder()
     listener = Recorder(close_other)
     async with connected(net, side, other) as other_peer:
         async with connected(net, side, listener) as peer:
-            other_peer.send(large[:20_000])
+            other_peer.send(large[:10_000])
             await until_read(other.transport)
             # In one iteration the loop reads both: first `other`, whose TLS is then left with more
             # than one frame's buffer takes, then `listener`, whose callback closes `other`.
-            other_peer.send(large[20_000:], *(frame_to(side, BINARY, each) for each in behind))
-            peer.send(frame_to(side, BINARY, octets(50_000)), frame_to(side, TEXT, b"next"))
+            other_peer.send(large[10_000:], *(frame_to(side, BINARY, each) for each in behind))
+            peer.send(frame_to(side, BINARY, octets(20_000)), frame_to(side, TEXT, b"next"))
             reading = asyncio.ensure_future(in_thread(other_peer.recv_all))
             await other.until_frames(1 + len(behind))
             await listener.until_frames(2)
             await reading
             other_peer.close()
             await other.until_gone()
-            assert other.payloads == [octets(100_000), *behind]
-            assert listener.payloads == [octets(50_000), b"next"]
+            assert other.payloads == [octets(40_000), *behind]
+            assert listener.payloads == [octets(20_000), b"next"]
 
 
 # -- paused ----------------------------------------------------------------------------------------

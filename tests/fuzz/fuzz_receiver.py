@@ -93,7 +93,7 @@ def pieces(stream: bytes, choose: random.Random) -> Iterator[bytes]:
     elif how == 1 and len(stream) < 2000:
         yield from (stream[start : start + 1] for start in range(len(stream)))
     else:
-        most = choose.choice([8, 100, 5000, 70_000])
+        most = choose.choice([8, 100, 5000] if len(stream) < 2000 else [1000, 5000, 70_000])
         start = 0
         while start < len(stream):
             end = start + choose.randint(0, most)
