@@ -41,14 +41,18 @@ __all__ = ["CLOSE_TIMEOUT", "Connection", "Settings"]
 # Seconds that a graceful disconnect waits for a peer that does not read or does not end its TLS.
 CLOSE_TIMEOUT = 10.0
 
+# Seconds between a read and a look for an error behind it, where the loop does not tell.
+LOOK_INTERVAL = 1.0
+
 
 cdef extern from "Python.h":
     size_t PY_VECTORCALL_ARGUMENTS_OFFSET
     object PyObject_VectorcallMethod(object name, PyObject** args, size_t nargsf, PyObject* kwnames)
 
 
-cdef extern from "socket_write.h":
+cdef extern from "socket_calls.h":
     const bint PICOWS_DIRECT_WRITE
+    bint picows_socket_has_error(int fd)
 
 
 cdef enum Phase:
@@ -133,6 +137,11 @@ cdef class Connection(Outbound, BufferedProtocol):
         # Server.shutdown: the peer's CLOSE ends the connection.
         bint closing_down
 
+        # The socket to look at for an unread error, or -1 where the loop tells of each; the timer.
+        int look_fd
+        double look_delay
+        object look_timer
+
         # The newest PONG that the full queue below has no room for.
         bytes pending_pong
         object close_timer
@@ -152,6 +161,8 @@ cdef class Connection(Outbound, BufferedProtocol):
         self.masked = settings.is_client_side
         self.transport_copies = settings.transport_copies
         self.fd = -1
+        self.look_fd = -1
+        self.look_delay = LOOK_INTERVAL
 
     # Called by the loop
 
@@ -171,6 +182,11 @@ cdef class Connection(Outbound, BufferedProtocol):
             tune_socket(sock)
             if PICOWS_DIRECT_WRITE and not self.secure:
                 self.fd = sock.fileno()
+            if self.transport_copies and type(self.loop).__module__.startswith("uvloop"):
+                # When bytes and a reset are there at the same time, libuv calls aiofastnet's reader
+                # once and then never again: what is left of the bytes, and the reset, would never
+                # be seen.
+                self.look_fd = sock.fileno()
         if self.owner is not None:
             self.owner.connection_made(self)
         self.upgrade.connection_made(self)
@@ -179,6 +195,8 @@ cdef class Connection(Outbound, BufferedProtocol):
         return self.receiver.get_buffer()
 
     def buffer_updated(self, Py_ssize_t nbytes):
+        if self.look_fd >= 0 and self.look_timer is None:
+            self.look_timer = self.loop.call_later(self.look_delay, self._look)
         if self.phase == OPEN and not self.deaf:
             if self.receiver.received(nbytes, self.held or self.in_callback):
                 self.work_off()
@@ -186,6 +204,18 @@ cdef class Connection(Outbound, BufferedProtocol):
         data = self.receiver.take_raw(nbytes)
         if self.phase == UPGRADING and self.upgrade is not None:
             self.upgrade.data_received(data)
+            if self.look_timer is not None:
+                # In the handshake an error is told at once.
+                self.look_timer.cancel()
+                self._look()
+
+    def _look(self):
+        self.look_timer = None
+        if self.look_fd >= 0 and not self.paused and picows_socket_has_error(self.look_fd):
+            # To be told anew of what is there: bytes first, as long as there are some.
+            self.look_delay = 0.0
+            self.underlying.pause_reading()
+            self.underlying.resume_reading()
 
     def eof_received(self):
         if self.phase == UPGRADING and self.upgrade is not None:
@@ -221,6 +251,10 @@ cdef class Connection(Outbound, BufferedProtocol):
         self.sendable = False
         self.disconnected = True
         self.fd = -1
+        self.look_fd = -1
+        if self.look_timer is not None:
+            self.look_timer.cancel()
+            self.look_timer = None
         if self.in_callback:
             self.lost_in_callback = True
         else:

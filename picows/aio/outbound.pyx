@@ -68,7 +68,7 @@ cdef extern from "Python.h":
         PyBUF_READ
 
 
-cdef extern from "socket_write.h" nogil:
+cdef extern from "socket_calls.h" nogil:
     Py_ssize_t picows_socket_write(
         int fd, const char* head, size_t head_size, const char* body, size_t body_size
     )

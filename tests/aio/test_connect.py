@@ -1,7 +1,7 @@
 """ws_connect over real sockets: every way that an opening handshake goes, and what is left of it.
 
-What a server answers byte by byte is tests/handshake/test_client.py; here is what needs a socket: the
-ends of a stream, deadlines, cancellation, TLS. That no socket, task or timer is left is checked
+What a server answers byte by byte is tests/handshake/test_client.py; here is what needs a socket:
+the ends of a stream, deadlines, cancellation, TLS. That no socket, task or timer is left is checked
 behind every test (loops.py); a server that never hears the end of ours would hang (raw_peer.py).
 """
 

@@ -212,8 +212,8 @@ async def test_first_frames_come_with_the_upgrade(net, side):
 @pytest.mark.parametrize("how", ["close", "disconnect", "abort"])
 @pytest.mark.parametrize("side", SIDES)
 async def test_reading_inside_the_callback(net, side, how):
-    """asyncio's and uvloop's own TLS deliver what they hold when close() is called, in the middle
-    of the callback. A large frame that is half there leaves them with more than they can hand over.
+    """asyncio's own TLS hands over what it holds when close() is called, in the middle of the
+    callback. A large frame that is half there leaves it with more than it can hand over before.
     """
 
     def end(transport, frame):
@@ -247,45 +247,48 @@ async def test_reading_inside_the_callback(net, side, how):
         got = listener.payloads[1:]
         if how == "disconnect":
             assert got == []
-        elif how == "close" and net.tls and net.use_aiofastnet is False:
-            # What TLS had read before the close belongs to us.
+        elif (
+            how == "close" and net.tls and net.use_aiofastnet is False and net.loop_kind != "uvloop"
+        ):
+            # What asyncio's TLS had read before the close comes; uvloop's reads on into the void.
             assert got == behind
         else:
             # Transports that close at once drop what is still in the kernel, but nothing between.
             assert got == behind[: len(got)]
 
 
-@pytest.mark.net(tls=(True,), aiofastnet=(False,))
+@pytest.mark.net(loops=("asyncio", "asyncio-debug"), tls=(True,), aiofastnet=(False,))
 @pytest.mark.parametrize("side", SIDES)
 async def test_another_connection_reads_inside_the_callback(net, side):
     """Both use the shared buffer: the one that comes second must not write over the frame that the
-    first one's callback is looking at.
+    first one's callback is looking at, nor over those that wait behind it.
     """
 
-    def close_other(transport, frame):
+    def let_other_read(transport, frame):
         if frame.payload_size == 20_000:
+            before = len(other.payloads)
+            other.transport.underlying_transport.resume_reading()
             other.transport.underlying_transport.close()
+            nested.append(len(other.payloads) - before)
             assert frame.get_payload_as_bytes() == octets(20_000)
 
-    behind = [octets(size, 3) for size in (10, 9000, 7000, 5)]
-    large = frame_to(side, BINARY, octets(40_000))
+    nested = []
+    waiting = [octets(size, 3) for size in (10, 9000, 40_000, 7000, 5)]
     other = Recorder()
-    listener = Recorder(close_other)
+    listener = Recorder(let_other_read)
     async with connected(net, side, other) as other_peer:
         async with connected(net, side, listener) as peer:
-            other_peer.send(large[:10_000])
+            # TLS goes on reading from the socket, and keeps it to itself.
+            other.transport.underlying_transport.pause_reading()
+            other_peer.send(*(frame_to(side, BINARY, each) for each in waiting))
             await until_read(other.transport)
-            # In one iteration the loop reads both: first `other`, whose TLS is then left with more
-            # than one frame's buffer takes, then `listener`, whose callback closes `other`.
-            other_peer.send(large[10_000:], *(frame_to(side, BINARY, each) for each in behind))
             peer.send(frame_to(side, BINARY, octets(20_000)), frame_to(side, TEXT, b"next"))
-            reading = asyncio.ensure_future(in_thread(other_peer.recv_all))
-            await other.until_frames(1 + len(behind))
             await listener.until_frames(2)
-            await reading
+            await in_thread(other_peer.recv_all)
             other_peer.close()
             await other.until_gone()
-            assert other.payloads == [octets(40_000), *behind]
+            assert nested == [len(waiting)]
+            assert other.payloads == waiting
             assert listener.payloads == [octets(20_000), b"next"]
 
 
@@ -458,6 +461,12 @@ async def test_what_was_sent_before_the_end_of_the_stream_is_delivered(net, side
         peer.send(numbered(side, range(4, 8)))
         peer.close()
         await some_iterations()
+        if net.loop_kind == "uvloop" and net.tls and net.use_aiofastnet is False:
+            # uvloop's TLS takes the end of the TCP stream for a broken connection and drops what it
+            # holds itself. What had come as far as to us is delivered.
+            await listener.until_gone()
+            assert listener.events == ["connected", b"0", b"1", b"2", b"3", "disconnected"]
+            return
         assert listener.events == ["connected", b"0", b"1"]
         listener.transport.resume_reading()
         await listener.until_frames(4)
@@ -474,6 +483,8 @@ async def test_frames_that_wait_when_the_transport_closes_are_delivered(net, sid
     """There is nothing to wait for any more: they come before on_ws_disconnected, also when the
     listener pauses again.
     """
+    if how == "close" and net.tls and net.use_aiofastnet is None:
+        return  # aiofastnet waits for the peer's close_notify, and while paused it does not read
     listener = Pauser(at=(2, 3, 4))
     async with connected(net, side, listener) as peer:
         peer.send(numbered(side, range(6)))

@@ -1,9 +1,12 @@
-/* One non-blocking write of one or two buffers on a connected socket.
+/* The two system calls that a connection makes on its socket by itself.
  *
- * Returns the bytes taken, 0 when the socket takes none now, or minus errno. Never raises SIGPIPE.
+ * picows_socket_write: one non-blocking write of one or two buffers. Returns the bytes taken, 0 when the
+ * socket takes none now, or minus errno. Never raises SIGPIPE.
+ *
+ * picows_socket_has_error: does an error (a reset) wait to be read? Leaves it where it is.
  */
-#ifndef PICOWS_SOCKET_WRITE_H
-#define PICOWS_SOCKET_WRITE_H
+#ifndef PICOWS_SOCKET_CALLS_H
+#define PICOWS_SOCKET_CALLS_H
 
 #include <stddef.h>
 
@@ -19,9 +22,16 @@ static inline ptrdiff_t picows_socket_write(
     return 0;
 }
 
+static inline int picows_socket_has_error(int fd)
+{
+    (void)fd;
+    return 0;
+}
+
 #else
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -61,6 +71,12 @@ static inline ptrdiff_t picows_socket_write(
     if (errno == EAGAIN || errno == EWOULDBLOCK)
         return 0;
     return -(ptrdiff_t)errno;
+}
+
+static inline int picows_socket_has_error(int fd)
+{
+    struct pollfd entry = {fd, 0, 0};
+    return poll(&entry, 1, 0) == 1 && (entry.revents & POLLERR) != 0;
 }
 
 #endif
