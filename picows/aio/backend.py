@@ -6,13 +6,14 @@ Only aiofastnet's Python-level interface is used: its .pxd changes from release 
 from __future__ import annotations
 
 import socket
-from asyncio import AbstractEventLoop, AbstractServer, BaseProtocol, BaseTransport
+import ssl
+from asyncio import AbstractEventLoop, AbstractServer, BaseProtocol, BaseTransport, Transport
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import aiofastnet
 
-__all__ = ["create_connection", "create_server", "tune_socket"]
+__all__ = ["create_connection", "create_server", "start_tls", "tune_socket"]
 
 
 async def create_connection(
@@ -30,6 +31,24 @@ async def create_connection(
         )
         return connected
     return await loop.create_connection(protocol_factory, host, port, **kwargs)
+
+
+async def start_tls(
+    loop: AbstractEventLoop,
+    use_aiofastnet: bool,
+    transport: BaseTransport,
+    protocol: BaseProtocol,
+    ssl_context: ssl.SSLContext,
+    **kwargs: Any,
+) -> BaseTransport:
+    """`loop.start_tls`, on the transports that were asked for."""
+    insecure = cast(Transport, transport)
+    secured: object
+    if use_aiofastnet:
+        secured = await aiofastnet.start_tls(loop, insecure, protocol, ssl_context, **kwargs)
+    else:
+        secured = await loop.start_tls(insecure, protocol, ssl_context, **kwargs)
+    return cast(BaseTransport, secured)
 
 
 async def create_server(

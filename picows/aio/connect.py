@@ -12,9 +12,9 @@ import inspect
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
-from picows.aio.backend import create_connection
+from picows.aio.backend import create_connection, start_tls
 from picows.aio.connection import Connection, Settings
 from picows.aio.logs import PICOWS_DEBUG_LL, AnyLogger
 from picows.aio.parameters import check_callable, check_timeout, make_settings
@@ -35,6 +35,9 @@ ClientListenerFactory = (
     Callable[[], WSListener] | Callable[[WSUpgradeRequest, WSUpgradeResponse], WSListener]
 )
 ExtraHeaders = Mapping[str, str] | Iterable[tuple[str, str]]
+
+# Seconds; loops do not take infinity.
+_NEVER = 365 * 86400.0
 
 _REFUSED_KWARGS = {
     "ssl": "use ssl_context",
@@ -111,29 +114,26 @@ async def ws_connect(
         if name in kwargs:
             raise TypeError(f"ws_connect() takes no {name}=: {why}")
     handshake = ClientHandshake(parsed_url, extra_headers)
-    if parsed_url.is_secure:
-        kwargs["ssl"] = ssl_context or _default_ssl_context()
-        # The one deadline is ours; this only keeps the loop's own, of 60 seconds, from being
-        # shorter.
-        kwargs.setdefault("ssl_handshake_timeout", 86400.0 if timeout is None else timeout + 60)
 
     loop = asyncio.get_running_loop()
     upgrade = _ClientUpgrade(handshake, call_factory, settings, loop)
     connection = Connection(loop, settings, upgrade, None)
+    connect = _connect_tls if parsed_url.is_secure else _connect_tcp
+    connected = False
     try:
         async with deadline(timeout):
-            await create_connection(
-                loop,
-                use_aiofastnet is not False,
-                lambda: connection,
-                parsed_url.host,
-                parsed_url.port,
-                **kwargs,
+            await connect(
+                loop, use_aiofastnet is not False, connection, parsed_url, ssl_context, kwargs
             )
+            connected = True
             listener = await upgrade.wait()
     except BaseException as exc:
         connection.abort()
-        await connection.wait_closed()
+        if connected:
+            await connection.wait_closed()
+        else:
+            # uvloop closes a transport that it did not hand out yet without connection_lost.
+            connection.forget()
         if isinstance(exc, asyncio.TimeoutError):
             # Silence is a TimeoutError; a refusal whose body is still on its way says more.
             refusal = handshake.give_up()
@@ -141,6 +141,53 @@ async def ws_connect(
                 raise refusal from None
         raise
     return connection, listener
+
+
+async def _connect_tcp(
+    loop: asyncio.AbstractEventLoop,
+    use_aiofastnet: bool,
+    connection: Connection,
+    url: WSParsedURL,
+    ssl_context: ssl.SSLContext | None,
+    kwargs: dict[str, Any],
+) -> None:
+    await create_connection(loop, use_aiofastnet, lambda: connection, url.host, url.port, **kwargs)
+
+
+async def _connect_tls(
+    loop: asyncio.AbstractEventLoop,
+    use_aiofastnet: bool,
+    connection: Connection,
+    url: WSParsedURL,
+    ssl_context: ssl.SSLContext | None,
+    kwargs: dict[str, Any],
+) -> None:
+    """TCP, then TLS on it. In two steps, because of the first aiofastnet leaves a timer when the
+    whole is cancelled in the TLS handshake.
+    """
+    tls_kwargs: dict[str, Any] = {"server_hostname": url.host}
+    tcp_kwargs: dict[str, Any] = {}
+    for name, value in kwargs.items():
+        is_for_tls = name == "server_hostname" or name.startswith("ssl_")
+        (tls_kwargs if is_for_tls else tcp_kwargs)[name] = value
+    # The deadline is ws_connect's; the loop's own, of 60 seconds, must not be shorter.
+    tls_kwargs.setdefault("ssl_handshake_timeout", _NEVER)
+    transport, _ = await create_connection(
+        loop, use_aiofastnet, asyncio.Protocol, url.host, url.port, **tcp_kwargs
+    )
+    try:
+        secured = await start_tls(
+            loop,
+            use_aiofastnet,
+            transport,
+            connection,
+            ssl_context or _default_ssl_context(),
+            **tls_kwargs,
+        )
+    except BaseException:
+        cast(asyncio.Transport, transport).abort()
+        raise
+    connection.connection_made(secured)
 
 
 def _parse_url(url: object) -> WSParsedURL:

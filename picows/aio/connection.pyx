@@ -163,19 +163,20 @@ cdef class Connection(Outbound, BufferedProtocol):
         self.fd = -1
         self.look_fd = -1
         self.look_delay = LOOK_INTERVAL
+        # Already here: asyncio's start_tls asks for a buffer before it hands out the transport.
+        self.state = state_of(loop)
+        self.receiver = Receiver(
+            self.state,
+            not self.masked,
+            settings.max_frame_size,
+            settings.read_buffer_init_size,
+        )
 
     # Called by the loop
 
     def connection_made(self, transport):
         self.underlying = transport
-        self.state = state_of(self.loop)
         self.state.connections += 1
-        self.receiver = Receiver(
-            self.state,
-            not self.masked,
-            self.settings.max_frame_size,
-            self.settings.read_buffer_init_size,
-        )
         self.secure = transport.get_extra_info("sslcontext") is not None
         sock = transport.get_extra_info("socket")
         if sock is not None:
@@ -297,6 +298,11 @@ cdef class Connection(Outbound, BufferedProtocol):
             self.drop_outbox()
             self.underlying.abort()
 
+    def forget(self):
+        """Whatever becomes of the transport below, this is the end."""
+        if self.underlying is not None and self.phase != CLOSED:
+            self.connection_lost(None)
+
     cdef int leave_callback(self) except -1:
         self.in_callback = False
         if self.lost_in_callback:
@@ -330,7 +336,8 @@ cdef class Connection(Outbound, BufferedProtocol):
         if self.close_timer is not None:
             self.close_timer.cancel()
             self.close_timer = None
-        self.state.connection_closed()
+        if self.underlying is not None:
+            self.state.connection_closed()
         if self.upgrade is not None:
             upgrade = self.upgrade
             self.upgrade = None

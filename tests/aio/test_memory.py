@@ -267,7 +267,9 @@ def measure(picows_env):
         # The suite's own modules, and none of them from where `picows` must not come from.
         env["PYTHONPATH"] += os.pathsep + os.path.join(os.path.dirname(__file__), "..")
         command = [sys.executable, __file__, function.__name__, *map(json.dumps, arguments)]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, check=False, timeout=60 * SCALE
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

@@ -292,6 +292,38 @@ async def test_another_connection_reads_inside_the_callback(net, side):
             assert listener.payloads == [octets(20_000), b"next"]
 
 
+@pytest.mark.net(loops=("asyncio", "asyncio-debug"), tls=(True,), aiofastnet=(False,))
+@pytest.mark.parametrize("pause", [False, True], ids=["going_on", "pausing"])
+@pytest.mark.parametrize("side", SIDES)
+async def test_what_is_read_inside_a_callback_waits_behind_its_batch(net, side, pause):
+    """The shared buffer is full of frames and busy, and TLS has more."""
+
+    def read_on(transport, frame):
+        if len(listener.payloads) == 2:
+            transport.underlying_transport.close()
+            if pause:
+                transport.pause_reading()
+            assert len(listener.payloads) == 2
+            assert frame.get_payload_as_bytes() == sent[1]
+
+    sent = [octets(10_000, n) for n in range(30)]
+    listener = Recorder(read_on)
+    async with connected(net, side, listener) as peer:
+        underlying = listener.transport.underlying_transport
+        # TLS reads on and keeps it to itself, up to 256 KiB and one read more.
+        underlying.pause_reading()
+        for start in range(0, 30, 6):
+            peer.send(*(frame_to(side, BINARY, each) for each in sent[start : start + 6]))
+            await until_read(listener.transport)
+        underlying.resume_reading()
+        await listener.until_frames(2)
+        await in_thread(peer.recv_all)
+        peer.close()
+        await listener.until_gone()
+        # The shared buffer holds 26 of them.
+        assert listener.payloads == sent
+
+
 # -- paused ----------------------------------------------------------------------------------------
 
 
@@ -339,6 +371,28 @@ async def test_paused_in_the_middle_of_a_read(net, side):
         peer.send(numbered(side, [10]))
         await listener.until_frames(11)
         assert numbers_of(listener) == list(range(11))
+
+
+@pytest.mark.net(loops=("asyncio", "uvloop"))
+@pytest.mark.parametrize("side", SIDES)
+async def test_what_comes_though_paused_waits_behind_the_others(net, side):
+    """A transport below may still hand over what it has; here somebody made it go on."""
+    listener = Pauser(at=(2,))
+    async with connected(net, side, listener) as peer:
+        transport = listener.transport
+        half = frame_to(side, BINARY, octets(40_000))
+        peer.send(numbered(side, range(4)) + half[:9000])
+        await listener.until_frames(2)
+        transport.underlying_transport.resume_reading()
+        peer.send(half[9000:])
+        await until_read(transport)
+        peer.send(numbered(side, [5]))
+        await until_read(transport)
+        await some_iterations()
+        assert len(listener.payloads) == 2
+        transport.resume_reading()
+        await listener.until_frames(6)
+        assert listener.payloads == [b"0", b"1", b"2", b"3", octets(40_000), b"5"]
 
 
 @pytest.mark.net(loops=("asyncio", "uvloop"))
