@@ -342,6 +342,9 @@ cdef class Connection(Outbound, BufferedProtocol):
             upgrade = self.upgrade
             self.upgrade = None
             upgrade.connection_lost(self.lost_by)
+            # Nobody has seen this connection. asyncio's TLS keeps bound methods of it, so that it
+            # would wait for the cycle collector.
+            self.underlying = None
         if self.owner is not None:
             self.owner.connection_lost(self)
             self.owner = None
