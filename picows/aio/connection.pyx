@@ -45,6 +45,9 @@ CLOSE_TIMEOUT = 10.0
 LOOK_INTERVAL = 1.0
 
 
+cdef object _nobody = BufferedProtocol()
+
+
 cdef extern from "Python.h":
     size_t PY_VECTORCALL_ARGUMENTS_OFFSET
     object PyObject_VectorcallMethod(object name, PyObject** args, size_t nargsf, PyObject* kwnames)
@@ -133,7 +136,6 @@ cdef class Connection(Outbound, BufferedProtocol):
         # connection_lost came inside a callback; with which exception.
         bint lost_in_callback
         object lost_by
-        bint aborted
         # Server.shutdown: the peer's CLOSE ends the connection.
         bint closing_down
 
@@ -226,24 +228,31 @@ cdef class Connection(Outbound, BufferedProtocol):
 
     def pause_writing(self):
         self.writing_paused = True
-        if self.phase == OPEN:
-            try:
-                self.listener.pause_writing()
-            except BaseException as exc:
-                self.callback_failed(exc, "pause_writing")
+        if self.phase != OPEN:
+            return
+        self.in_flow_control = True
+        try:
+            self.listener.pause_writing()
+        except BaseException as exc:
+            self.callback_failed(exc, "pause_writing")
+        finally:
+            self.in_flow_control = False
 
     def resume_writing(self):
         cdef bytes pong = self.pending_pong
         self.writing_paused = False
         if self.phase != OPEN:
             return
-        if pong is not None:
-            self.pending_pong = None
-            self.send_pong_now(<const char*>pong, <size_t>len(pong))
+        self.in_flow_control = True
         try:
+            if pong is not None:
+                self.pending_pong = None
+                self.send_pong_now(<const char*>pong, <size_t>len(pong))
             self.listener.resume_writing()
         except BaseException as exc:
             self.callback_failed(exc, "resume_writing")
+        finally:
+            self.in_flow_control = False
 
     def connection_lost(self, exc):
         self.lost_by = exc
@@ -294,9 +303,8 @@ cdef class Connection(Outbound, BufferedProtocol):
     def abort(self):
         """Close the connection below at once, whatever its phase."""
         if self.underlying is not None and self.phase != CLOSED and not self.aborted:
-            self.aborted = True
             self.drop_outbox()
-            self.underlying.abort()
+            self.close_below(False)
 
     def forget(self):
         """Whatever becomes of the transport below, this is the end."""
@@ -338,13 +346,14 @@ cdef class Connection(Outbound, BufferedProtocol):
             self.close_timer = None
         if self.underlying is not None:
             self.state.connection_closed()
+            if self.secure and not self.transport_copies:
+                # The TLS of asyncio and uvloop keeps bound methods of its protocol: without this, a
+                # connection would wait for the cycle collector.
+                self.underlying.set_protocol(_nobody)
         if self.upgrade is not None:
             upgrade = self.upgrade
             self.upgrade = None
             upgrade.connection_lost(self.lost_by)
-            # Nobody has seen this connection. asyncio's TLS keeps bound methods of it, so that it
-            # would wait for the cycle collector.
-            self.underlying = None
         if self.owner is not None:
             self.owner.connection_lost(self)
             self.owner = None
@@ -376,9 +385,12 @@ cdef class Connection(Outbound, BufferedProtocol):
             self.flush_outbox()
         except OSError:
             return
+        if not self.underlying.is_reading():
+            # Paused: a transport that ends its TLS has to hear the peer's part of that.
+            self.underlying.resume_reading()
         if self.secure or self.underlying.get_write_buffer_size():
             self.close_timer = self.loop.call_later(CLOSE_TIMEOUT, self._close_is_overdue)
-        self.underlying.close()
+        self.close_below(True)
 
     def _close_is_overdue(self):
         self.close_timer = None
@@ -526,12 +538,11 @@ cdef class Connection(Outbound, BufferedProtocol):
 
     cpdef pause_reading(self):
         self.check_thread()
-        if self.paused or self.phase != OPEN or self.deaf:
+        if self.paused or self.phase != OPEN or self.deaf or self.disconnected:
             return
         self.paused = True
         self.held = True
-        if not self.disconnected:
-            self.underlying.pause_reading()
+        self.underlying.pause_reading()
 
     cpdef resume_reading(self):
         self.check_thread()

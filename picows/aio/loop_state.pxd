@@ -28,6 +28,8 @@ cdef class LoopState(BufferPool):
         # The timer that lets large buffers go; were they used since it was set?
         object warm_timer
         bint warm_used
+        # Receivers whose half frame lies in a block much larger than it.
+        list oversized
 
     cdef int open_scratch(self, size_t capacity) except -1
     cdef int open_outbox(self) except -1

@@ -13,6 +13,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 
 from picows.wire.buffers cimport BufferPool, new_block
 from picows.wire.octets cimport MaskKeyPool
+from picows.wire.receiver cimport Receiver
 
 # Seconds that large buffers stay after their last use.
 WARM_TIME = 1.0
@@ -63,6 +64,7 @@ cdef class LoopState(BufferPool):
             self.scratch = None
             if self.outbox_owner == NULL:
                 self.outbox = None
+            self.oversized = None
             if self.warm_timer is not None:
                 self.warm_timer.cancel()
                 self.warm_timer = None
@@ -77,8 +79,19 @@ cdef class LoopState(BufferPool):
                 self.warm_timer = loop.call_later(WARM_TIME, self._drop_warm)
         return 0
 
+    cdef int block_oversized(self, object receiver) except -1:
+        if self.oversized is None:
+            self.oversized = []
+        self.oversized.append(receiver)
+        return self.warm_kept()
+
     def _drop_warm(self):
+        cdef Receiver receiver
         self.warm_timer = None
+        if self.oversized is not None:
+            for receiver in self.oversized:
+                receiver.shrink()
+            self.oversized = None
         if self.warm_used:
             self.warm_used = False
             self.warm_timer = self.loop_ref().call_later(WARM_TIME, self._drop_warm)

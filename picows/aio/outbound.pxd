@@ -19,10 +19,15 @@ cdef class Outbound(WSTransport):
         bint backlogged
         # The queue is over the transport's high-water mark.
         bint writing_paused
+        # The transport is calling pause_writing or resume_writing.
+        bint in_flow_control
+        # What was sent meanwhile over TLS: a list of bytes, or None.
+        list postponed
 
         # Frames may be sent: upgraded, no CLOSE sent, neither lost nor disconnected.
         bint sendable
         bint disconnected
+        bint aborted
         bint masked
         bint secure
 
@@ -59,3 +64,4 @@ cdef class Outbound(WSTransport):
     cdef int _hand_over(self, object data) except -1
     cdef bint _may_write_socket(self) except? True
     cdef int _write_failed(self, int error) except -1
+    cdef int close_below(self, bint graceful) except -1

@@ -418,6 +418,8 @@ cdef class Outbound(WSTransport):
                 body = PyMemoryView_FromMemory(<char*>payload, <Py_ssize_t>size, PyBUF_READ)
             else:
                 body = PyBytes_FromStringAndSize(payload, <Py_ssize_t>size)
+            if self.secure and (self.in_flow_control or self.postponed is not None):
+                return self._hand_over(data + bytes(body))
             self.backlogged = True
             self.underlying.writelines((data, body))
             return 0
@@ -445,10 +447,16 @@ cdef class Outbound(WSTransport):
             if state.outbox is None:
                 state.open_outbox()
         total = header_size(size, self.masked) + size
-        if size > OUTBOX_SIZE or total > OUTBOX_SIZE - state.outbox_size:
+        # `while`: the transport's pause_writing may call back into `send`, which fills it again.
+        while state.outbox_size and (
+            size > OUTBOX_SIZE or total > OUTBOX_SIZE - state.outbox_size
+        ):
             self.flush_outbox()
-            if size > OUTBOX_SIZE or total > OUTBOX_SIZE:
-                return False
+        if self.disconnected:
+            # By that very callback: there is nowhere to send to.
+            return True
+        if size > OUTBOX_SIZE or total > OUTBOX_SIZE:
+            return False
         if self.masked:
             key = state.mask_keys.next()
         build_frame(
@@ -524,8 +532,24 @@ cdef class Outbound(WSTransport):
     cdef int _hand_over(self, object data) except -1:
         """Give bytes to the transport below, which sends or queues them."""
         self.backlogged = True
+        if self.secure and (self.in_flow_control or self.postponed is not None):
+            if self.postponed is None:
+                self.postponed = []
+                self.loop.call_soon(self._write_postponed)
+            self.postponed.append(bytes(data))
+            return 0
         self.underlying.write(data)
         return 0
+
+    def _write_postponed(self):
+        """
+        What pause_writing or resume_writing sent over TLS. The transport calls them while it writes
+        a record, and another one in the middle of that would break the stream.
+        """
+        postponed = self.postponed
+        self.postponed = None
+        if postponed is not None and not self.aborted:
+            self.underlying.write(b"".join(postponed))
 
     cdef int _write_failed(self, int error) except -1:
         """The system refused a write: the connection is lost, the caller is told."""
@@ -533,8 +557,22 @@ cdef class Outbound(WSTransport):
         self.disconnected = True
         self.fd = -1
         self.drop_outbox()
-        self.underlying.abort()
+        self.close_below(False)
         raise OSError(error, os.strerror(error))
+
+    cdef int close_below(self, bint graceful) except -1:
+        """Close the transport below, or abort it."""
+        close = self.underlying.close if graceful else self.underlying.abort
+        self.aborted = not graceful
+        if self.in_flow_control:
+            # asyncio's transport goes on with itself after resume_writing, and loses its connection
+            # twice if it was closed there.
+            self.loop.call_soon(close)
+        else:
+            if graceful and self.postponed is not None:
+                self._write_postponed()
+            close()
+        return 0
 
     def _log_frame(self, unsigned char first, size_t size):
         self.logger.log(

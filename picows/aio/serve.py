@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 from picows.aio.backend import create_server
-from picows.aio.connection import Connection, Settings
+from picows.aio.connection import CLOSE_TIMEOUT, Connection, Settings
 from picows.aio.logs import PICOWS_DEBUG_LL, AnyLogger
 from picows.aio.parameters import check_callable, check_timeout, make_settings
 from picows.aio.transport import WSListener
@@ -86,6 +87,9 @@ async def ws_create_server(
     if kwargs.get("ssl") is not None:
         # The TLS handshake is part of the way that the deadline is about.
         kwargs.setdefault("ssl_handshake_timeout", 86400.0 if timeout is None else timeout)
+        if sys.version_info >= (3, 11) or use_aiofastnet is not False:
+            # As long as disconnect() waits; aiofastnet leaves the timer of it behind.
+            kwargs.setdefault("ssl_shutdown_timeout", CLOSE_TIMEOUT)
     loop = asyncio.get_running_loop()
     server = WSServer(loop, ws_listener_factory, settings, timeout)
     server._listening = await create_server(
@@ -112,6 +116,7 @@ class WSServer:
         self._connections: set[Connection] = set()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._serving_forever = False
+        self._shut_down = False
 
     # The interface of asyncio.Server
 
@@ -152,7 +157,9 @@ class WSServer:
         """Stop accepting connections; those that are open live on."""
         if not self._closed.done():
             self._closed.set_result(None)
-            self._listening.close()
+            # The two refer to each other.
+            listening, self._listening = self._listening, None
+            listening.close()
 
     async def wait_closed(self) -> None:
         """Wait until the listening sockets are closed. Never waits for clients."""
@@ -192,6 +199,7 @@ class WSServer:
         check_close_code(code)
         timeout = check_timeout("timeout", timeout)
         self.close()
+        self._shut_down = True
         connections = list(self._connections)
         for connection in connections:
             connection.shut_down(code)
@@ -214,6 +222,9 @@ class WSServer:
     def connection_made(self, connection: Connection) -> None:
         """A connection is accepted."""
         self._connections.add(connection)
+        if self._shut_down:
+            # It was in its TLS handshake.
+            connection.abort()
 
     def connection_lost(self, connection: Connection) -> None:
         """A connection is gone."""

@@ -55,4 +55,5 @@ cdef class BufferPool:
     cdef Block take_block(self, size_t capacity, size_t expected)
     cdef int give_back(self, Block block) except -1
     cdef int warm_kept(self) except -1
+    cdef int block_oversized(self, object receiver) except -1
     cdef void drop_buffers(self) noexcept

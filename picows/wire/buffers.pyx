@@ -132,6 +132,13 @@ cdef class BufferPool:
         """Hook: a block was kept warm. Who owns a clock drops it after a while."""
         return 0
 
+    cdef int block_oversized(self, object receiver) except -1:
+        """
+        Hook: `receiver` has begun a frame in a block much larger than what arrived of it. Who owns
+        a clock calls its `shrink` after a while.
+        """
+        return 0
+
     cdef void drop_buffers(self) noexcept:
         """Give everything back, as when the last connection is gone."""
         self.close_shared()

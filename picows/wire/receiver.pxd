@@ -8,6 +8,14 @@ cdef enum ReadResult:
     READ_VIOLATION = 2
 
 
+cdef enum Target:
+    TARGET_NONE
+    TARGET_SHARED
+    TARGET_WARM
+    TARGET_OWN
+    TARGET_PRIVATE
+
+
 cdef class Frame(WSFrame):
     cdef:
         # Once the frame is kept: a small payload moved to memory of its own, or the block it stays
@@ -32,8 +40,12 @@ cdef class Receiver:
         size_t own_end
         # Size, header included, of the half-received frame that goes straight into `own`; else 0.
         size_t frame_size
-        # The block that get_buffer gave to the reader.
-        Block target
+        # Where get_buffer sent the reader. A private block is held; the pool's are not: between
+        # get_buffer and `received` may lie EAGAIN and a long silence.
+        Target target
+        Block private
+        # The half-received frame lies in a block much larger than it, until the pool asks.
+        bint oversized
         # The last batch was larger than the shared buffer: read into the pool's warm block.
         bint expect_large
 
@@ -63,6 +75,7 @@ cdef class Receiver:
     cdef int keep_frame(self, Frame frame) except -1
     cdef int end_batch(self, bint hold) except -1
     cdef int drop(self) noexcept
+    cdef int shrink(self) except -1
 
     cdef Block _take_target(self, Py_ssize_t nbytes)
     cdef int _receive(self, const char* octets, size_t size, list frames) except -1

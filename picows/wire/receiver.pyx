@@ -206,42 +206,50 @@ cdef class Receiver:
                     block = new_block(capacity)
                     memcpy(block.data, self.own.data, self.own_end)
                     self.own = block
-            self.target = block
+            self.target = TARGET_OWN
             return block.open_window(
                 self.own_end,
                 min(block.capacity, self.own_start + self.frame_size) - self.own_end,
             )
         if pool.shared_busy:
-            self.target = new_block(FRONT_SIZE + PRIVATE_READ_SIZE)
-            return self.target.open_window(FRONT_SIZE, PRIVATE_READ_SIZE)
+            self.target = TARGET_PRIVATE
+            self.private = new_block(FRONT_SIZE + PRIVATE_READ_SIZE)
+            return self.private.open_window(FRONT_SIZE, PRIVATE_READ_SIZE)
+        pool.shared_reader = <void*>self
         if self.expect_large and self.own is None and pool.warm is not None:
-            # It stays in the pool: after get_buffer may come EAGAIN and a long silence.
-            pool.shared_reader = <void*>self
-            self.target = None
+            self.target = TARGET_WARM
             return pool.warm.open_window(0, pool.warm.capacity)
         if pool.shared is None:
             pool.open_shared()
-        pool.shared_reader = <void*>self
-        self.target = pool.shared
+        self.target = TARGET_SHARED
         return pool.shared_view
 
     cdef Block _take_target(self, Py_ssize_t nbytes):
         """The block of the last get_buffer, into which the reader says it has put nbytes."""
         cdef:
-            Block block = self.target
+            Target target = self.target
+            Block block = self.private
             BufferPool pool = self.pool
-        self.target = None
-        if block is None and self.expect_large and pool.shared_reader == <void*>self:
-            block = pool.warm
-            pool.warm = None
+        self.target = TARGET_NONE
+        self.private = None
+        if target == TARGET_OWN:
+            block = self.own
+        elif target == TARGET_SHARED or target == TARGET_WARM:
+            if pool.shared_reader != <void*>self:
+                raise RuntimeError(
+                    "another connection has read between get_buffer and buffer_updated"
+                )
+            if target == TARGET_SHARED:
+                block = pool.shared
+            else:
+                block = pool.warm
+                pool.warm = None
         if block is None:
             raise RuntimeError("buffer_updated() without get_buffer()")
         if nbytes < 0 or nbytes > block.window_size:
             raise RuntimeError(
                 f"buffer_updated({nbytes}) for a buffer of {block.window_size} bytes"
             )
-        if block is pool.shared and pool.shared_reader != <void*>self:
-            raise RuntimeError("another connection has read between get_buffer and buffer_updated")
         return block
 
     cdef bytes take_raw(self, Py_ssize_t nbytes):
@@ -498,6 +506,23 @@ cdef class Receiver:
         self.pos = self.end
         return 0
 
+    cdef int shrink(self) except -1:
+        """Some time has passed: a frame that is still not there gives up what it does not need."""
+        cdef:
+            Block block
+            size_t rest
+        self.oversized = False
+        if self.own is None or not self.frame_size:
+            return 0
+        rest = self.own_end - self.own_start
+        if 4 * rest < self.own.capacity:
+            block = new_block(min(self.frame_size, max(self.first_capacity, 2 * rest)))
+            memcpy(block.data, self.own.data + self.own_start, rest)
+            self.own = block
+            self.own_start = 0
+            self.own_end = rest
+        return 0
+
     cdef int _hold(self) except -1:
         """What is left of the batch waits, ahead of what arrived during it."""
         cdef:
@@ -533,6 +558,9 @@ cdef class Receiver:
             and (self.needed >= MAP_FROM or 4 * rest >= block.capacity)
         ):
             # It lies well where it is; take_block would hand out this very block.
+            if 4 * rest < block.capacity and not self.oversized:
+                self.oversized = True
+                self.pool.block_oversized(self)
             self.own = block
             self.own_start = <size_t>(self.pos - block.data)
             self.own_end = <size_t>(self.end - block.data)
@@ -597,7 +625,12 @@ cdef class Receiver:
             int result
         while pos < size and not self.violation_code:
             self.get_buffer()
-            block = self.pool.warm if self.target is None else self.target
+            block = (
+                self.own if self.target == TARGET_OWN
+                else self.pool.warm if self.target == TARGET_WARM
+                else self.pool.shared if self.target == TARGET_SHARED
+                else self.private
+            )
             n = min(size - pos, <size_t>block.window_size)
             memcpy(block.window, octets + pos, n)
             pos += n
