@@ -111,6 +111,10 @@ cdef bint is_overridden_in_python(listener) except? True:
     return False
 
 
+def _raise(exc):
+    raise exc
+
+
 cdef class Connection(Outbound, BufferedProtocol):
     """One connection: protocol for the loop, transport for the listener."""
 
@@ -349,7 +353,11 @@ cdef class Connection(Outbound, BufferedProtocol):
             if self.secure and not self.transport_copies:
                 # The TLS of asyncio and uvloop keeps bound methods of its protocol: without this, a
                 # connection would wait for the cycle collector.
-                self.underlying.set_protocol(_nobody)
+                try:
+                    self.underlying.set_protocol(_nobody)
+                except AttributeError:
+                    # asyncio's transport has let go already, in close().
+                    pass
         if self.upgrade is not None:
             upgrade = self.upgrade
             self.upgrade = None
@@ -576,7 +584,10 @@ cdef class Connection(Outbound, BufferedProtocol):
         """A callback other than on_ws_frame raised."""
         self.failed(exc, where)
         if isinstance(exc, (KeyboardInterrupt, SystemExit)):
-            raise exc
+            if not self.in_flow_control:
+                raise exc
+            # Not through the transport, which is writing.
+            self.loop.call_soon(_raise, exc)
         return 0
 
     cdef int failed(self, object exc, str where) except -1:
