@@ -42,8 +42,8 @@ C_SOURCES = {
 INCLUDE_DIRS = ["picows/wire", "picows/aio"]
 
 ALL_MACROS = [
-    # Cython's check whether a cpdef method is overridden would look for the version of the instance's
-    # dict, and so make CPython build that dict: attribute access in users' listeners would be slow.
+    # Cython's check whether a cpdef method is overridden would look for the version of the
+    # instance's dict, and so make CPython build that dict: attributes of listeners would be slow.
     ("CYTHON_USE_DICT_VERSIONS", "0"),
 ]
 MACROS = {

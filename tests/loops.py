@@ -37,8 +37,8 @@ SETTLE_TIME = 3 * TIME_FACTOR
 # after the last read.
 LOOP_TIMER_OWNERS = ("BufferPool", "LoopState")
 
-# aiofastnet 1.2.0 leaves this one, for ssl_shutdown_timeout seconds, when abort() follows close() on
-# TLS. Nothing that it offers takes it back.
+# aiofastnet 1.2.0 leaves this one, for ssl_shutdown_timeout seconds, when abort() follows close()
+# on TLS. Nothing that it offers takes it back.
 TIMERS_OF_AIOFASTNET = ("_check_shutdown_timeout",)
 
 

@@ -195,7 +195,7 @@ cdef class Connection(Outbound, BufferedProtocol):
                 # be seen.
                 self.look_fd = sock.fileno()
         if self.owner is not None:
-            self.owner.connection_made(self)
+            self.owner._connection_made(self)
         self.upgrade.connection_made(self)
 
     def get_buffer(self, Py_ssize_t sizehint):
@@ -363,7 +363,7 @@ cdef class Connection(Outbound, BufferedProtocol):
             self.upgrade = None
             upgrade.connection_lost(self.lost_by)
         if self.owner is not None:
-            self.owner.connection_lost(self)
+            self.owner._connection_lost(self)
             self.owner = None
         if self.waiters is not None:
             for waiter in self.waiters:

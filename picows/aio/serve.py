@@ -219,15 +219,13 @@ class WSServer:
         upgrade = _ServerUpgrade(self)
         return Connection(self._loop, self._settings, upgrade, self)
 
-    def connection_made(self, connection: Connection) -> None:
-        """A connection is accepted."""
+    def _connection_made(self, connection: Connection) -> None:
         self._connections.add(connection)
         if self._shut_down:
             # It was in its TLS handshake.
             connection.abort()
 
-    def connection_lost(self, connection: Connection) -> None:
-        """A connection is gone."""
+    def _connection_lost(self, connection: Connection) -> None:
         self._connections.discard(connection)
 
     def _check_open(self) -> None:
