@@ -409,7 +409,8 @@ cdef class Outbound(WSTransport):
             size_t header = header_size(size, self.masked)
             uint32_t key = 0
             bytes data
-        if not self.masked and size > COPY_LIMIT:
+        # Not for TCP: the writelines of asyncio in Python 3.12.0 and .1 forgets pause_writing.
+        if self.secure and not self.masked and size > COPY_LIMIT:
             data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header)
             write_header(PyBytes_AS_STRING(data), first, size, False, 0)
             if isinstance(owner, bytes):
