@@ -64,7 +64,9 @@ def test_a_wrong_signature_is_a_compile_error(door):
         "    cpdef on_ws_frame(self, WSFrame frame):\n"
         "        pass\n"
     )
-    command = [python, "-c", "from Cython.Build import cythonize; cythonize('wrong.pyx')"]
+    # From Python 3.12 on distutils, which Cython.Build needs, is setuptools' own.
+    script = "import setuptools; from Cython.Build import cythonize; cythonize('wrong.pyx')"
+    command = [python, "-c", script]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True)
     assert done.returncode != 0
     assert "wrong.pyx:3" in done.stdout + done.stderr
