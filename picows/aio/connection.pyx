@@ -148,6 +148,9 @@ cdef class Connection(Outbound, BufferedProtocol):
         double look_delay
         object look_timer
 
+        # The listener was told to pause writing.
+        bint pause_told
+
         # The newest PONG that the full queue below has no room for.
         bytes pending_pong
         object close_timer
@@ -209,7 +212,7 @@ cdef class Connection(Outbound, BufferedProtocol):
                 self.work_off()
             return
         data = self.receiver.take_raw(nbytes)
-        if self.phase == UPGRADING and self.upgrade is not None:
+        if self.phase == UPGRADING and not self.disconnected:
             self.upgrade.data_received(data)
             if self.look_timer is not None:
                 # In the handshake an error is told at once.
@@ -225,25 +228,29 @@ cdef class Connection(Outbound, BufferedProtocol):
             self.underlying.resume_reading()
 
     def eof_received(self):
-        if self.phase == UPGRADING and self.upgrade is not None:
+        if self.phase == UPGRADING and not self.disconnected:
             self.upgrade.eof_received()
         # False lets the transport close itself, once all that we wrote is sent.
         return False
 
     def pause_writing(self):
+        cdef bint nested = self.in_flow_control
         self.writing_paused = True
         if self.phase != OPEN:
             return
         self.in_flow_control = True
+        self.pause_told = True
         try:
             self.listener.pause_writing()
         except BaseException as exc:
             self.callback_failed(exc, "pause_writing")
         finally:
-            self.in_flow_control = False
+            self.in_flow_control = nested
 
     def resume_writing(self):
-        cdef bytes pong = self.pending_pong
+        cdef:
+            bytes pong = self.pending_pong
+            bint nested = self.in_flow_control
         self.writing_paused = False
         if self.phase != OPEN:
             return
@@ -252,11 +259,13 @@ cdef class Connection(Outbound, BufferedProtocol):
             if pong is not None:
                 self.pending_pong = None
                 self.send_pong_now(<const char*>pong, <size_t>len(pong))
-            self.listener.resume_writing()
+            if self.pause_told:
+                self.pause_told = False
+                self.listener.resume_writing()
         except BaseException as exc:
             self.callback_failed(exc, "resume_writing")
         finally:
-            self.in_flow_control = False
+            self.in_flow_control = nested
 
     def connection_lost(self, exc):
         self.lost_by = exc
@@ -282,6 +291,8 @@ cdef class Connection(Outbound, BufferedProtocol):
             raise TypeError(
                 f"ws_listener_factory must return a WSListener, not {type(listener).__name__}"
             )
+        if self.disconnected:
+            return
         self.upgrade = None
         self.listener = listener
         self.listener_is_python = is_overridden_in_python(listener)
@@ -289,6 +300,8 @@ cdef class Connection(Outbound, BufferedProtocol):
         self.response = response
         self.phase = OPEN
         self.sendable = True
+        # The upgrade was written through the transport, and may still be there in part.
+        self.backlogged = True
         self.in_callback = True
         try:
             self.listener.on_ws_connected(self)
@@ -306,6 +319,9 @@ cdef class Connection(Outbound, BufferedProtocol):
 
     def abort(self):
         """Close the connection below at once, whatever its phase."""
+        self.sendable = False
+        self.disconnected = True
+        self.deaf = True
         if self.underlying is not None and self.phase != CLOSED and not self.aborted:
             self.drop_outbox()
             self.close_below(False)
@@ -331,8 +347,13 @@ cdef class Connection(Outbound, BufferedProtocol):
         if self.phase == OPEN:
             self.held = False
             self.paused = True
-            if not self.deaf and self.receiver.begin_held():
-                self.work_off()
+            try:
+                if not self.deaf and self.receiver.begin_held():
+                    self.work_off()
+            except BaseException as exc:
+                fatal = exc
+            if self.phase == CLOSED:
+                return 0
             self.phase = CLOSED
             try:
                 listener.on_ws_disconnected(self)
@@ -393,6 +414,9 @@ cdef class Connection(Outbound, BufferedProtocol):
             self.flush_outbox()
         except OSError:
             return
+        except BaseException:
+            self._lose()
+            raise
         if not self.underlying.is_reading():
             # Paused: a transport that ends its TLS has to hear the peer's part of that.
             self.underlying.resume_reading()
@@ -445,17 +469,42 @@ cdef class Connection(Outbound, BufferedProtocol):
     # Frames
 
     cdef int work_off(self) except -1:
-        """Deliver the frames of the open batch."""
+        """Deliver the frames of the open batch, and close it whatever happens."""
+        self.in_callback = True
+        try:
+            self.deliver()
+            if self.deaf:
+                self.receiver.drop()
+            self.receiver.end_batch(self.held)
+        except BaseException:
+            # No exception of a callback, but of what is between them: no memory, Ctrl-C, a logging
+            # handler. The loop gets it, and closes the transport. The shared buffer is not ours.
+            self.deaf = True
+            self.receiver.drop()
+            self.receiver.end_batch(False)
+            raise
+        finally:
+            self.gathering = False
+            try:
+                if self.state.outbox_owner == <void*>self:
+                    self.flush_outbox()
+            except OSError as exc:
+                self.logger.log(PICOWS_DEBUG_LL, "writing failed: %s", exc)
+            finally:
+                self.leave_callback()
+        return 0
+
+    cdef int deliver(self) except -1:
         cdef:
             Receiver receiver = self.receiver
             WSListener listener = self.listener
             Frame frame = receiver.take_frame()
             bint coalesce = self.settings.coalesce_writes
+            bint calling = False
             int result = READ_MORE
             PyObject* args[4]
         failure = None
         fatal = None
-        self.in_callback = True
         args[1] = <PyObject*>listener
         args[2] = <PyObject*>self
         while True:
@@ -472,6 +521,7 @@ cdef class Connection(Outbound, BufferedProtocol):
                         continue
                     if self.log_frames:
                         self.logger.log(PICOWS_DEBUG_LL, "< %s", frame)
+                    calling = True
                     if self.listener_is_python:
                         args[3] = <PyObject*>frame
                         PyObject_VectorcallMethod(
@@ -479,15 +529,19 @@ cdef class Connection(Outbound, BufferedProtocol):
                         )
                     else:
                         listener.on_ws_frame(self, frame)
+                    calling = False
                     if receiver.is_kept(frame):
                         receiver.keep_frame(frame)
                         frame = receiver.take_frame()
                     if self.close_received is not None:
                         self.deaf = True
             except BaseException as exc:
+                if not calling:
+                    raise
                 failure = exc
             if failure is None:
                 break
+            calling = False
             if isinstance(failure, (KeyboardInterrupt, SystemExit)):
                 fatal = failure
             if self.settings.disconnect_on_exception or fatal is not None:
@@ -506,16 +560,7 @@ cdef class Connection(Outbound, BufferedProtocol):
             self.violated()
         if self.closing_down and self.close_received is not None:
             self.disconnect()
-        if self.deaf:
-            receiver.drop()
-        receiver.end_batch(self.held)
         receiver.leave_frame(frame)
-        if self.state.outbox_owner == <void*>self:
-            try:
-                self.flush_outbox()
-            except OSError as exc:
-                self.logger.log(PICOWS_DEBUG_LL, "writing failed: %s", exc)
-        self.leave_callback()
         if fatal is not None:
             raise fatal
         return 0
@@ -596,7 +641,12 @@ cdef class Connection(Outbound, BufferedProtocol):
         if isinstance(exc, WSProtocolError):
             code = exc.code
             if isinstance(code, int) and 0 < code < 5000 and is_close_code_sendable(code):
-                return self.close_with(code, cut_reason(str(exc)))
+                try:
+                    reason = cut_reason(str(exc))
+                except Exception:
+                    # A subclass whose text cannot be had.
+                    reason = b""
+                return self.close_with(code, reason)
         # Nothing of the exception's text: it may hold secrets.
         return self.close_with(INTERNAL_ERROR, b"")
 

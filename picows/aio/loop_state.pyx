@@ -28,6 +28,9 @@ cdef LoopState state_of(object loop):
     with _states_lock:
         state = _states.get(loop)
         if state is None:
+            # The timer of a loop that was closed too early would keep it for ever.
+            for closed in [each for each in _states if each.is_closed()]:
+                del _states[closed]
             state = LoopState.__new__(LoopState)
             state.loop_ref = ref(loop)
             state.mask_keys = MaskKeyPool()
@@ -87,11 +90,12 @@ cdef class LoopState(BufferPool):
 
     def _drop_warm(self):
         cdef Receiver receiver
+        receivers = self.oversized
         self.warm_timer = None
-        if self.oversized is not None:
-            for receiver in self.oversized:
+        self.oversized = None
+        if receivers is not None:
+            for receiver in receivers:
                 receiver.shrink()
-            self.oversized = None
         if self.warm_used:
             self.warm_used = False
             self.warm_timer = self.loop_ref().call_later(WARM_TIME, self._drop_warm)

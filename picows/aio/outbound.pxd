@@ -63,5 +63,9 @@ cdef class Outbound(WSTransport):
     ) except -1
     cdef int _hand_over(self, object data) except -1
     cdef bint _may_write_socket(self) except? True
+    cdef int _queue_rest(
+        self, const char* head, size_t head_size, const char* body, size_t body_size, size_t taken
+    ) except -1
+    cdef int _lose(self) except -1
     cdef int _write_failed(self, int error) except -1
     cdef int close_below(self, bint graceful) except -1

@@ -278,7 +278,10 @@ cdef class Outbound(WSTransport):
                 raise TypeError(
                     f"message must be bytes-like, str or None, not {type(message).__name__}"
                 )
-            PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+            try:
+                PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+            except BufferError as exc:
+                raise TypeError(f"message must be contiguous bytes: {exc}") from None
             try:
                 if is_control:
                     check_data_frame(first & 0x0F, <size_t>view.len, True)
@@ -391,15 +394,20 @@ cdef class Outbound(WSTransport):
             return 0
         # The socket is full. The rest goes to the transport in one piece: its pause_writing may
         # call back into `send`, which must not come between two parts of a frame.
-        filled -= <size_t>taken
-        rest = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(filled + size - done))
-        p = PyBytes_AS_STRING(rest)
-        memcpy(p, scratch + taken, filled)
-        picows_mask(
-            <unsigned char*>p + filled, <const unsigned char*>payload + done, size - done,
-            rotated_key(key, done),
-        )
-        return self._hand_over(rest)
+        try:
+            filled -= <size_t>taken
+            rest = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(filled + size - done))
+            p = PyBytes_AS_STRING(rest)
+            memcpy(p, scratch + taken, filled)
+            picows_mask(
+                <unsigned char*>p + filled, <const unsigned char*>payload + done, size - done,
+                rotated_key(key, done),
+            )
+            return self._hand_over(rest)
+        except BaseException:
+            # Half a frame is on the wire: nothing can follow it.
+            self._lose()
+            raise
 
     cdef int _send_as_bytes(
         self, unsigned char first, const char* payload, size_t size, object owner
@@ -449,13 +457,16 @@ cdef class Outbound(WSTransport):
                 state.open_outbox()
         total = header_size(size, self.masked) + size
         # `while`: the transport's pause_writing may call back into `send`, which fills it again.
-        while state.outbox_size and (
+        while state.outbox_owner == <void*>self and (
             size > OUTBOX_SIZE or total > OUTBOX_SIZE - state.outbox_size
         ):
             self.flush_outbox()
-        if self.disconnected:
-            # By that very callback: there is nowhere to send to.
+        if self.disconnected or (not self.sendable and (first & 0x0F) != CLOSE):
+            # That very callback has ended the connection, or sent a CLOSE: nothing may follow.
             return True
+        if state.outbox_owner != NULL and state.outbox_owner != <void*>self:
+            # It has made another connection gather.
+            return False
         if size > OUTBOX_SIZE or total > OUTBOX_SIZE:
             return False
         if self.masked:
@@ -474,10 +485,12 @@ cdef class Outbound(WSTransport):
             size_t size = state.outbox_size
         if state.outbox_owner != <void*>self:
             return 0
-        self.drop_outbox()
         if self._may_write_socket():
+            self.drop_outbox()
             return self._emit(state.outbox.data, size, NULL, 0)
-        return self._hand_over(PyBytes_FromStringAndSize(state.outbox.data, <Py_ssize_t>size))
+        data = PyBytes_FromStringAndSize(state.outbox.data, <Py_ssize_t>size)
+        self.drop_outbox()
+        return self._hand_over(data)
 
     cdef int drop_outbox(self) noexcept:
         if self.state.outbox_owner == <void*>self:
@@ -507,8 +520,6 @@ cdef class Outbound(WSTransport):
             size_t total = head_size + body_size
             size_t taken
             Py_ssize_t n
-            bytes rest
-            char* p
         if total >= RELEASE_GIL_FROM:
             with nogil:
                 n = picows_socket_write(self.fd, head, head_size, body, body_size)
@@ -519,6 +530,21 @@ cdef class Outbound(WSTransport):
         taken = <size_t>n
         if taken == total:
             return 0
+        try:
+            return self._queue_rest(head, head_size, body, body_size, taken)
+        except BaseException:
+            # Half a frame is on the wire: nothing can follow it.
+            self._lose()
+            raise
+
+    cdef int _queue_rest(
+        self, const char* head, size_t head_size, const char* body, size_t body_size, size_t taken
+    ) except -1:
+        """The socket took `taken` bytes of the two buffers; the rest goes to the transport."""
+        cdef:
+            size_t total = head_size + body_size
+            bytes rest
+            char* p
         rest = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(total - taken))
         p = PyBytes_AS_STRING(rest)
         if taken < head_size:
@@ -554,12 +580,15 @@ cdef class Outbound(WSTransport):
 
     cdef int _write_failed(self, int error) except -1:
         """The system refused a write: the connection is lost, the caller is told."""
+        self._lose()
+        raise OSError(error, os.strerror(error))
+
+    cdef int _lose(self) except -1:
         self.sendable = False
         self.disconnected = True
         self.fd = -1
         self.drop_outbox()
-        self.close_below(False)
-        raise OSError(error, os.strerror(error))
+        return self.close_below(False)
 
     cdef int close_below(self, bint graceful) except -1:
         """Close the transport below, or abort it."""

@@ -273,6 +273,9 @@ class _ServerUpgrade:
             if isinstance(exc, (KeyboardInterrupt, SystemExit)):
                 raise
             return
+        if self._connection.is_disconnected:
+            # By the factory itself: close_clients() and the like.
+            return
         response, listener, raw = handshake.respond(result)
         if listener is not None and not isinstance(listener, WSListener):
             logger.error(

@@ -101,12 +101,13 @@ cdef bytes close_payload(object code, object reason):
         octets = (<str>reason).encode("utf-8")
     elif isinstance(reason, bytes):
         octets = reason
-    elif isinstance(reason, (bytearray, memoryview)):
-        octets = bytes(reason)
     else:
-        raise TypeError(
-            f"close_message must be bytes-like, str or None, not {type(reason).__name__}"
-        )
+        try:
+            octets = memoryview(reason).tobytes()
+        except TypeError:
+            raise TypeError(
+                f"close_message must be bytes-like, str or None, not {type(reason).__name__}"
+            ) from None
     if len(octets) > MAX_REASON_SIZE:
         raise ValueError(
             f"a close reason holds at most {MAX_REASON_SIZE} bytes, not {len(octets)}"
