@@ -278,10 +278,7 @@ cdef class Outbound(WSTransport):
                 raise TypeError(
                     f"message must be bytes-like, str or None, not {type(message).__name__}"
                 )
-            try:
-                PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
-            except BufferError as exc:
-                raise TypeError(f"message must be contiguous bytes: {exc}") from None
+            PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
             try:
                 if is_control:
                     check_data_frame(first & 0x0F, <size_t>view.len, True)
