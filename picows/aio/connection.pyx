@@ -137,6 +137,8 @@ cdef class Connection(Outbound, BufferedProtocol):
         bint paused
         bint held
         bint deaf
+        # The transport below does not read.
+        bint paused_below
         # connection_lost came inside a callback; with which exception.
         bint lost_in_callback
         object lost_by
@@ -417,8 +419,9 @@ cdef class Connection(Outbound, BufferedProtocol):
         except BaseException:
             self._lose()
             raise
-        if not self.underlying.is_reading():
-            # Paused: a transport that ends its TLS has to hear the peer's part of that.
+        if self.paused_below:
+            # A transport that ends its TLS has to hear the peer's part of that.
+            self.paused_below = False
             self.underlying.resume_reading()
         if self.secure or self.underlying.get_write_buffer_size():
             self.close_timer = self.loop.call_later(CLOSE_TIMEOUT, self._close_is_overdue)
@@ -595,6 +598,7 @@ cdef class Connection(Outbound, BufferedProtocol):
             return
         self.paused = True
         self.held = True
+        self.paused_below = True
         self.underlying.pause_reading()
 
     cpdef resume_reading(self):
@@ -611,6 +615,7 @@ cdef class Connection(Outbound, BufferedProtocol):
         if not self.deaf and self.receiver.begin_held():
             self.work_off()
         if self.phase == OPEN and not self.paused and not self.disconnected:
+            self.paused_below = False
             self.underlying.resume_reading()
 
     # Failures
