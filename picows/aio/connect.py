@@ -172,6 +172,13 @@ async def _connect_tls(
         (tls_kwargs if is_for_tls else tcp_kwargs)[name] = value
     # The deadline is ws_connect's; the loop's own, of 60 seconds, must not be shorter.
     tls_kwargs.setdefault("ssl_handshake_timeout", _NEVER)
+    ssl_context = ssl_context or _default_ssl_context()
+    if sys.version_info < (3, 11) and not use_aiofastnet:
+        # In one step: asyncio's start_tls there, cancelled, leaves a transport that calls itself
+        # unclosed.
+        kwargs = {**tcp_kwargs, **tls_kwargs, "ssl": ssl_context}
+        await _connect_tcp(loop, use_aiofastnet, connection, url, ssl_context, kwargs)
+        return
     transport, _ = await create_connection(
         loop, use_aiofastnet, asyncio.Protocol, url.host, url.port, **tcp_kwargs
     )
@@ -181,7 +188,7 @@ async def _connect_tls(
             use_aiofastnet,
             transport,
             connection,
-            ssl_context or _default_ssl_context(),
+            ssl_context,
             **tls_kwargs,
         )
     except BaseException:

@@ -19,6 +19,7 @@ Always holds:
 * No exception of a callback reaches the transport below, but KeyboardInterrupt and SystemExit.
 """
 
+import sys
 from asyncio import BufferedProtocol
 
 from cpython.object cimport PyObject
@@ -376,6 +377,9 @@ cdef class Connection(Outbound, BufferedProtocol):
             if self.secure and not self.transport_copies:
                 # The TLS of asyncio and uvloop keeps bound methods of its protocol: without this, a
                 # connection would wait for the cycle collector.
+                if sys.version_info < (3, 11):
+                    # There it calls itself unclosed, when the peer was the one to end it.
+                    self.underlying.close()
                 try:
                     self.underlying.set_protocol(_nobody)
                 except AttributeError:
