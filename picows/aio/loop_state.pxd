@@ -33,7 +33,6 @@ cdef class LoopState(BufferPool):
 
     cdef int open_scratch(self, size_t capacity) except -1
     cdef int open_outbox(self) except -1
-    cdef int connection_opened(self) except -1
     cdef int connection_closed(self) except -1
 
 

@@ -54,10 +54,6 @@ cdef class LoopState(BufferPool):
         self.outbox = new_block(OUTBOX_SIZE)
         return 0
 
-    cdef int connection_opened(self) except -1:
-        self.connections += 1
-        return 0
-
     cdef int connection_closed(self) except -1:
         self.connections -= 1
         if self.connections == 0:

@@ -56,4 +56,3 @@ cdef class BufferPool:
     cdef int give_back(self, Block block) except -1
     cdef int warm_kept(self) except -1
     cdef int block_oversized(self, object receiver) except -1
-    cdef void drop_buffers(self) noexcept

@@ -138,8 +138,3 @@ cdef class BufferPool:
         a clock calls its `shrink` after a while.
         """
         return 0
-
-    cdef void drop_buffers(self) noexcept:
-        """Give everything back, as when the last connection is gone."""
-        self.close_shared()
-        self.warm = None
