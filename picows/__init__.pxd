@@ -1,3 +1,3 @@
 # The public names for Cython: `from picows cimport WSListener, ...`.
-from picows.aio.transport cimport WSListener, WSTransport
+from picows.aio.transport cimport WSAutoPingStrategy, WSListener, WSTransport
 from picows.wire.frame cimport WSCloseCode, WSFrame, WSMsgType

@@ -8,7 +8,7 @@ from picows._version import __version__
 from picows.aio.connect import ws_connect
 from picows.aio.logs import PICOWS_DEBUG_LL
 from picows.aio.serve import WSServer, ws_create_server
-from picows.aio.transport import WSListener, WSTransport
+from picows.aio.transport import WSAutoPingStrategy, WSListener, WSTransport
 from picows.errors import (
     WSError,
     WSHandshakeError,
@@ -29,6 +29,7 @@ from picows.wire.frame import WSCloseCode, WSFrame, WSMsgType
 
 __all__ = [
     "PICOWS_DEBUG_LL",
+    "WSAutoPingStrategy",
     "WSCloseCode",
     "WSError",
     "WSFrame",

@@ -40,8 +40,9 @@ class WSError(Exception):
     """Base of every error that is specific to WebSocket."""
 
 
-class WSInvalidURL(WSError):
-    """The URL cannot be a WebSocket's; the message names the URL and the rule it breaks.
+class WSInvalidURL(WSError, ValueError):
+    """The URL cannot be a WebSocket's, or a proxy's; the message names the URL and the rule that it
+    breaks. It is a ``ValueError`` too, as every parameter out of its range.
 
     ``url`` is the URL as it was given, password included. Message and ``repr`` hold none.
     """

@@ -1,8 +1,9 @@
-"""WebSocket URLs: ``ws://`` and ``wss://``, taken apart once and checked whole.
+"""WebSocket URLs (``ws://``, ``wss://``, ``ws+unix://``), where redirects lead, and the URLs of
+proxies, taken apart once and checked whole.
 
-What always holds for a ``WSParsedURL`` made by ``parse_url``: host, port and request target can
-be written into a request head as they are (printable ASCII, no space, nothing that ends a line),
-and ``redacted``, ``repr`` and every error message are free of the password.
+What always holds for a ``WSParsedURL`` made here: host, port and request target can be written into
+a request head as they are (printable ASCII, no space, nothing that ends a line), and ``redacted``,
+``repr`` and every error message are free of the password.
 
 The rules are those of RFC 6455 section 3 and RFC 3986. ``urllib.parse.urlsplit`` is not used: it
 drops tabs and line feeds silently, so that what was checked is not what was written.
@@ -11,15 +12,29 @@ drops tabs and line feeds silently, so that what was checked is not what was wri
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import AddressValueError, IPv6Address
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes, urljoin
 
 from picows.errors import WSInvalidURL
 
-__all__ = ["WSParsedURL", "parse_url", "redacted_target"]
+__all__ = ["WSParsedURL", "parse_proxy_url", "parse_url", "redacted_target", "resolve_redirect"]
 
-_DEFAULT_PORTS = {"ws": 80, "wss": 443}
+_DEFAULT_PORTS = {
+    "ws": 80,
+    "wss": 443,
+    "http": 80,
+    "https": 443,
+    "socks4": 1080,
+    "socks5": 1080,
+}
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks5")
+
+# A server that redirects speaks of HTTP; the WebSocket is the same resource.
+_WEBSOCKET_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+
+# RFC 3986 section 3.1
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 _CONTROL_OR_SPACE = re.compile(r"[\x00-\x20\x7f]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -47,22 +62,24 @@ _SECRET_PARAMETER = re.compile(
 
 @dataclass(frozen=True)
 class WSParsedURL:
-    """A WebSocket URL in its parts. Since 0.1.
+    """A WebSocket URL, or a proxy's, in its parts. Since 0.1.
 
     url
         as it was given, password included
     scheme
-        "ws" or "wss"
+        "ws", "wss" or "ws+unix"; a proxy's is "http", "https", "socks4" or "socks5"
     host
         what is handed to the resolver: a name in lower-case ASCII (international names in their
         IDNA form), an IPv4 address, or an IPv6 address without brackets and with its zone, as in
-        "fe80::1%eth0"
+        "fe80::1%eth0"; "localhost" for a Unix socket
     port
         1 to 65535, the scheme's default where the URL names none
     path
         the request target: path and query
     username, password
         percent-decoded, or None
+    unix_path
+        the Unix socket in the file system, or None
     """
 
     url: str
@@ -72,11 +89,17 @@ class WSParsedURL:
     path: str
     username: str | None = None
     password: str | None = None
+    unix_path: str | None = None
 
     @property
     def is_secure(self) -> bool:
-        """Whether the connection runs over TLS (``wss``)."""
-        return self.scheme == "wss"
+        """Whether the connection runs over TLS (``wss``; ``https`` for a proxy)."""
+        return self.scheme in ("wss", "https")
+
+    @property
+    def origin(self) -> tuple[str, str, int, str | None]:
+        """What has to be the same for credentials to be sent again (RFC 6454 section 4)."""
+        return self.scheme, self.host, self.port, self.unix_path
 
     @property
     def host_header(self) -> str:
@@ -85,7 +108,8 @@ class WSParsedURL:
         host = self.host.partition("%")[0]
         if ":" in host:
             host = f"[{host}]"
-        return host if self.port == _DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
+        is_default = self.port == _DEFAULT_PORTS.get(self.scheme, 80)
+        return host if is_default else f"{host}:{self.port}"
 
     @property
     def redacted(self) -> str:
@@ -94,20 +118,92 @@ class WSParsedURL:
         if self.username is not None:
             secret = "" if self.password is None else ":***"
             userinfo = f"{quote(self.username, safe='')}{secret}@"
-        return f"{self.scheme}://{userinfo}{self.host_header}{redacted_target(self.path)}"
+        where = self.host_header
+        if self.unix_path is not None:
+            where = f"{quote(self.unix_path)}:"
+        return f"{self.scheme}://{userinfo}{where}{redacted_target(self.path)}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.redacted!r})"
 
 
 def parse_url(url: str) -> WSParsedURL:
-    """Take a ``ws://`` or ``wss://`` URL apart.
+    """Take a ``ws://``, ``wss://`` or ``ws+unix://`` URL apart.
 
-    Raises ``WSInvalidURL`` (a ``WSError``) that names the URL, without its password, and the rule
-    that it breaks, and ``TypeError`` for anything but a ``str``.
+    ``ws+unix:///run/x.sock:/path?query`` names a Unix socket and, behind the colon, the request
+    target; a colon in the socket's own path is written ``%3A``.
+
+    Raises ``WSInvalidURL`` (a ``WSError`` and ``ValueError``) that names the URL, without its
+    password, and the rule that it breaks, and ``TypeError`` for anything but a ``str``.
     """
+    scheme, rest = _parse_scheme(url)
+    if scheme not in ("ws", "wss", "ws+unix"):
+        raise _invalid(url, "it must begin with ws://, wss:// or ws+unix://")
+    # RFC 6455 section 3: "Fragment identifiers are meaningless in the context of WebSocket URIs
+    # and MUST NOT be used on these URIs."
+    if "#" in rest:
+        raise _invalid(url, 'a WebSocket URL has no fragment; "#" in a path is written %23')
+    if scheme == "ws+unix":
+        return _parse_unix(url, rest)
+    return _parse_authority_and_target(url, scheme, rest)
+
+
+def parse_proxy_url(url: str) -> WSParsedURL:
+    """Take the URL of a proxy apart: ``http://``, ``https://``, ``socks4://``, ``socks5://``.
+
+    Raises as ``parse_url`` does.
+    """
+    scheme, rest = _parse_scheme(url, "proxy")
+    if scheme not in _PROXY_SCHEMES:
+        known = ", ".join(f"{each}://" for each in _PROXY_SCHEMES)
+        raise _invalid(url, f"it must begin with one of {known}", "proxy")
+    parsed = _parse_authority_and_target(url, scheme, rest)
+    if parsed.path != "/":
+        raise _invalid(url, "it must have no path", "proxy")
+    if scheme == "socks4" and parsed.password is not None:
+        raise _invalid(url, "SOCKS4 knows a user but no password", "proxy")
+    return parsed
+
+
+def resolve_redirect(base: WSParsedURL, location: str) -> WSParsedURL:
+    """The URL to which the server at `base` redirects by the field value `location`.
+
+    ``http`` and ``https`` count as ``ws`` and ``wss``; a fragment is dropped (RFC 9110 section
+    10.2.2). User and password of `base` stay as long as the origin does. Raises ``WSInvalidURL``,
+    also for a step from TLS to plain TCP and for one into the file system.
+    """
+    if not location or _CONTROL_OR_SPACE.search(location):
+        raise _invalid(location, "a Location must be a URL reference")
+    location = location.partition("#")[0]
+    if location.startswith("//"):
+        scheme, rest = "ws" if base.unix_path is not None else base.scheme, location[2:]
+    elif match := _SCHEME.match(location):
+        scheme, rest = match[1].lower(), location[match.end() :]
+        if scheme not in _WEBSOCKET_SCHEMES or not rest.startswith("//"):
+            raise _invalid(location, "a redirect leads to ws://, wss://, http:// or https://")
+        scheme, rest = _WEBSOCKET_SCHEMES[scheme], rest[2:]
+    else:
+        # Of the same origin, whatever that is; urljoin knows http, and no Unix socket.
+        target = urljoin("http://base" + base.path, location).removeprefix("http://base")
+        path = quote(target if target.startswith("/") else "/" + target, safe=_TARGET_SAFE)
+        return replace(base, url=_with_path(base, path), path=path)
+    if base.is_secure and scheme == "ws":
+        raise _invalid(location, "a redirect from wss to ws is refused")
+    url = parse_url(f"{scheme}://{rest}")
+    if url.username is None and url.origin == base.origin:
+        url = replace(url, username=base.username, password=base.password)
+    return url
+
+
+def redacted_target(target: str) -> str:
+    """A request target for logs, with ``***`` for what is by its name a credential."""
+    return _SECRET_PARAMETER.sub(r"\1***", target)
+
+
+def _parse_scheme(url: str, what: str = "url") -> tuple[str, str]:
+    """The scheme in lower case, and what follows its "://"."""
     if not isinstance(url, str):
-        raise TypeError(f"a URL must be a str, not {type(url).__name__}")
+        raise TypeError(f"{what} must be a str, not {type(url).__name__}")
     if _CONTROL_OR_SPACE.search(url):
         raise _invalid(url, "it holds a space or a control character")
     if not url.isascii():
@@ -115,16 +211,11 @@ def parse_url(url: str) -> WSParsedURL:
             url.encode("utf-8")
         except UnicodeEncodeError:
             raise _invalid(url, "it holds a lone surrogate") from None
-
     scheme, separator, rest = url.partition("://")
-    scheme = scheme.lower()
-    if not separator or scheme not in _DEFAULT_PORTS:
-        raise _invalid(url, "it must begin with ws:// or wss://")
-    # RFC 6455 section 3: "Fragment identifiers are meaningless in the context of WebSocket URIs
-    # and MUST NOT be used on these URIs."
-    if "#" in rest:
-        raise _invalid(url, 'a WebSocket URL has no fragment; "#" in a path is written %23')
+    return (scheme.lower(), rest) if separator else ("", url)
 
+
+def _parse_authority_and_target(url: str, scheme: str, rest: str) -> WSParsedURL:
     end = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
     authority, target = rest[:end], rest[end:]
     userinfo, _, host_and_port = authority.rpartition("@")
@@ -143,9 +234,37 @@ def parse_url(url: str) -> WSParsedURL:
     )
 
 
-def redacted_target(target: str) -> str:
-    """A request target for logs, with ``***`` for what is by its name a credential."""
-    return _SECRET_PARAMETER.sub(r"\1***", target)
+def _parse_unix(url: str, rest: str) -> WSParsedURL:
+    socket_path, colon, target = rest.partition(":")
+    if not socket_path.startswith("/"):
+        raise _invalid(url, "ws+unix:// is followed by the absolute path of a socket")
+    try:
+        unix_path = unquote_to_bytes(socket_path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise _invalid(url, "the path of the socket is not percent-encoded UTF-8") from None
+    if "\0" in unix_path:
+        raise _invalid(url, "the path of the socket holds a NUL")
+    if "?" in socket_path or (colon and not target.startswith("/")):
+        raise _invalid(url, "behind the socket stand a colon and the request target: :/path?query")
+    return WSParsedURL(
+        url=url,
+        scheme="ws+unix",
+        host="localhost",
+        port=80,
+        path=quote(target or "/", safe=_TARGET_SAFE),
+        unix_path=unix_path,
+    )
+
+
+def _with_path(url: WSParsedURL, path: str) -> str:
+    """`url` with another request target, as a user would write it."""
+    if url.unix_path is not None:
+        return f"ws+unix://{quote(url.unix_path)}:{path}"
+    userinfo = ""
+    if url.username is not None:
+        secret = "" if url.password is None else ":" + quote(url.password, safe="")
+        userinfo = f"{quote(url.username, safe='')}{secret}@"
+    return f"{url.scheme}://{userinfo}{url.host_header}{path}"
 
 
 def _parse_userinfo(url: str, userinfo: str) -> tuple[str, str | None]:
@@ -216,6 +335,6 @@ def _parse_name(url: str, name: str) -> str:
     return name
 
 
-def _invalid(url: str, rule: str) -> WSInvalidURL:
+def _invalid(url: str, rule: str, kind: str = "WebSocket") -> WSInvalidURL:
     shown = redacted_target(_PASSWORD.sub(r"\1***@", url, count=1))
-    return WSInvalidURL(url, f"invalid WebSocket URL {shown!r}: {rule}")
+    return WSInvalidURL(url, f"invalid {kind} URL {shown!r}: {rule}")

@@ -97,14 +97,14 @@ def test_line_10_userinfo_is_percent_decoded_and_never_in_host(userinfo, usernam
 @pytest.mark.parametrize(
     ("url", "rule"),
     [
-        ("", "ws:// or wss://"),
-        ("example.com", "ws:// or wss://"),
-        ("ws", "ws:// or wss://"),
-        ("wss:", "ws:// or wss://"),
-        ("//example.com/", "ws:// or wss://"),
-        ("http://example.com/", "ws:// or wss://"),
-        ("ws:example.com", "ws:// or wss://"),
-        ("wsx://example.com", "ws:// or wss://"),
+        ("", "ws://, wss:// or ws+unix://"),
+        ("example.com", "ws://, wss:// or ws+unix://"),
+        ("ws", "ws://, wss:// or ws+unix://"),
+        ("wss:", "ws://, wss:// or ws+unix://"),
+        ("//example.com/", "ws://, wss:// or ws+unix://"),
+        ("http://example.com/", "ws://, wss:// or ws+unix://"),
+        ("ws:example.com", "ws://, wss:// or ws+unix://"),
+        ("wsx://example.com", "ws://, wss:// or ws+unix://"),
         ("ws://", "no host"),
         ("ws:///path", "no host"),
         ("ws://?query", "no host"),
@@ -173,7 +173,7 @@ def test_refused(url, rule):
 
 @pytest.mark.parametrize("url", [b"ws://h/", None, 1])
 def test_not_a_str(url):
-    with pytest.raises(TypeError, match=f"a URL must be a str, not {type(url).__name__}"):
+    with pytest.raises(TypeError, match=f"url must be a str, not {type(url).__name__}"):
         parse_url(url)
 
 
@@ -181,7 +181,7 @@ def test_message_names_the_url():
     with pytest.raises(WSInvalidURL) as caught:
         parse_url("http://example.com/x")
     assert str(caught.value) == (
-        "invalid WebSocket URL 'http://example.com/x': it must begin with ws:// or wss://"
+        "invalid WebSocket URL 'http://example.com/x': it must begin with ws://, wss:// or ws+unix://"
     )
 
 

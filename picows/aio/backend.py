@@ -13,15 +13,22 @@ from typing import Any, cast
 
 import aiofastnet
 
-__all__ = ["create_connection", "create_server", "start_tls", "tune_socket"]
+__all__ = [
+    "create_connection",
+    "create_server",
+    "create_unix_connection",
+    "create_unix_server",
+    "start_tls",
+    "tune_socket",
+]
 
 
 async def create_connection(
     loop: AbstractEventLoop,
     use_aiofastnet: bool,
     protocol_factory: Callable[[], BaseProtocol],
-    host: str,
-    port: int,
+    host: Any = None,
+    port: Any = None,
     **kwargs: Any,
 ) -> tuple[BaseTransport, BaseProtocol]:
     """`loop.create_connection`, on the transports that were asked for."""
@@ -31,6 +38,22 @@ async def create_connection(
         )
         return connected
     return await loop.create_connection(protocol_factory, host, port, **kwargs)
+
+
+async def create_unix_connection(
+    loop: AbstractEventLoop,
+    use_aiofastnet: bool,
+    protocol_factory: Callable[[], BaseProtocol],
+    path: str,
+    **kwargs: Any,
+) -> tuple[BaseTransport, BaseProtocol]:
+    """`loop.create_unix_connection`, on the transports that were asked for."""
+    if use_aiofastnet:
+        connected: tuple[BaseTransport, BaseProtocol] = await aiofastnet.create_unix_connection(
+            loop, protocol_factory, path, **kwargs
+        )
+        return connected
+    return await loop.create_unix_connection(protocol_factory, path, **kwargs)
 
 
 async def start_tls(
@@ -66,6 +89,22 @@ async def create_server(
         )
         return server
     return await loop.create_server(protocol_factory, host, port, **kwargs)
+
+
+async def create_unix_server(
+    loop: AbstractEventLoop,
+    use_aiofastnet: bool,
+    protocol_factory: Callable[[], BaseProtocol],
+    path: str,
+    **kwargs: Any,
+) -> AbstractServer:
+    """`loop.create_unix_server`, on the transports that were asked for."""
+    if use_aiofastnet:
+        server: AbstractServer = await aiofastnet.create_unix_server(
+            loop, protocol_factory, path, **kwargs
+        )
+        return server
+    return await loop.create_unix_server(protocol_factory, path, **kwargs)
 
 
 def tune_socket(sock: socket.socket) -> None:

@@ -7,22 +7,35 @@ closed and no task or timer is left when `ws_connect` raises.
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
-from picows.aio.backend import create_connection, start_tls
 from picows.aio.connection import Connection, Settings
+from picows.aio.dial import Dialer, SocketFactory
 from picows.aio.logs import PICOWS_DEBUG_LL, AnyLogger
-from picows.aio.parameters import check_callable, check_timeout, make_settings
-from picows.aio.transport import WSListener, WSTransport
-from picows.errors import WSHandshakeError
-from picows.handshake.client import ClientHandshake
+from picows.aio.parameters import (
+    CONNECTION_KWARGS,
+    check_callable,
+    check_count,
+    check_kwargs,
+    check_ssl_context,
+    check_timeout,
+    make_settings,
+)
+from picows.aio.transport import WSAutoPingStrategy, WSListener, WSTransport
+from picows.errors import (
+    WSHandshakeError,
+    WSInvalidHeaderError,
+    WSInvalidStatusError,
+    WSInvalidURL,
+)
+from picows.handshake.client import REDIRECTS, ClientHandshake
+from picows.handshake.headers import normalise_extra_headers
 from picows.handshake.http11 import WSUpgradeRequest, WSUpgradeResponse
-from picows.urls import WSParsedURL, parse_url
+from picows.urls import WSParsedURL, parse_proxy_url, parse_url, resolve_redirect
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout as deadline
@@ -35,18 +48,20 @@ ClientListenerFactory = (
     Callable[[], WSListener] | Callable[[WSUpgradeRequest, WSUpgradeResponse], WSListener]
 )
 ExtraHeaders = Mapping[str, str] | Iterable[tuple[str, str]]
-
-# Seconds; loops do not take infinity.
-_NEVER = 365 * 86400.0
+CallFactory = Callable[[WSUpgradeRequest, WSUpgradeResponse], WSListener]
 
 _REFUSED_KWARGS = {
     "ssl": "use ssl_context",
-    "sock": "the connection is made from the URL",
+    "sock": "use socket_factory",
     "all_errors": "a failed connection raises as loop.create_connection does by default",
     "host": "it is part of the URL",
     "port": "it is part of the URL",
     "protocol_factory": "use ws_listener_factory",
 }
+_TLS_KWARGS = ("ssl_handshake_timeout", "ssl_shutdown_timeout")
+
+# What belongs to one origin, and is not sent to another one.
+_FOR_ONE_ORIGIN = ("authorization", "cookie", "host", "proxy-authorization")
 
 
 async def ws_connect(
@@ -57,10 +72,18 @@ async def ws_connect(
     disconnect_on_exception: bool = True,
     websocket_handshake_timeout: float | None = 5,
     logger_name: str | AnyLogger | None = None,
+    enable_auto_ping: bool = False,
+    auto_ping_idle_timeout: float = 10,
+    auto_ping_reply_timeout: float = 10,
+    auto_ping_strategy: WSAutoPingStrategy = WSAutoPingStrategy.PING_WHEN_IDLE,
     enable_auto_pong: bool = True,
     max_frame_size: int = 10 * 1024 * 1024,
     extra_headers: ExtraHeaders | None = None,
+    max_redirects: int = 5,
+    proxy: str | None = None,
+    proxy_ssl_context: ssl.SSLContext | None = None,
     read_buffer_init_size: int = 16 * 1024,
+    socket_factory: SocketFactory | None = None,
     use_aiofastnet: bool | None = None,
     coalesce_writes: bool = False,
     **kwargs: Any,
@@ -70,63 +93,111 @@ async def ws_connect(
 
     :param ws_listener_factory: makes the `WSListener`; called with no argument or, if it requires
         two, with the `WSUpgradeRequest` and the `WSUpgradeResponse`
-    :param url: ``ws://`` or ``wss://``; user and password in it are sent as Basic ``Authorization``
+    :param url: ``ws://``, ``wss://``, or ``ws+unix:///run/x.sock:/path`` for a Unix socket; user
+        and password in it are sent as Basic ``Authorization``
     :param ssl_context: for ``wss``; by default ``ssl.create_default_context()``
     :param disconnect_on_exception: does an exception in `WSListener.on_ws_frame` close the
         connection?
-    :param websocket_handshake_timeout: seconds for the whole way (name look-up, TCP, TLS, upgrade);
-        None: no limit
+    :param websocket_handshake_timeout: seconds for the whole way (name look-up, TCP, proxy, TLS,
+        redirects, upgrade); None: no limit
     :param logger_name: None logs to ``picows.client``, a str to ``picows.<str>``; a Logger is used
         as it is
+    :param enable_auto_ping: send a ping by `WSListener.send_user_specific_ping` now and then, and
+        disconnect from a peer that shows no life
+    :param auto_ping_idle_timeout: seconds without a received byte until a ping, or between pings
+    :param auto_ping_reply_timeout: seconds for the answer
+    :param auto_ping_strategy: a `WSAutoPingStrategy`
     :param enable_auto_pong: answer every PING, without showing it to the listener
     :param max_frame_size: bytes of payload; a larger frame closes the connection (1009) before
         anything is allocated
     :param extra_headers: header fields of the request; ``Host`` replaces the generated one
+    :param max_redirects: how many redirects (301, 302, 303, 307, 308) are followed; 0: none. Never
+        from ``wss`` to ``ws``; credentials and a ``Host`` of yours stay with their origin.
+    :param proxy: ``http://``, ``https://``, ``socks4://`` or ``socks5://``, with user and password
+        where it asks for them. The proxy looks up the server's name, but for SOCKS4.
+    :param proxy_ssl_context: for an ``https://`` proxy; by default ``ssl.create_default_context()``
     :param read_buffer_init_size: bytes that a half-received large frame gets at first, a hint
+    :param socket_factory: function or coroutine that gets the `WSParsedURL` of the server, or of
+        the proxy, and returns a socket (connected or not), or None for the default way
     :param use_aiofastnet: None and True use aiofastnet's transports, False the loop's own
     :param coalesce_writes: gather what callbacks send while further frames of the same read wait,
         and send it at once; by default every frame leaves at once
-    :param kwargs: go to ``loop.create_connection`` (``local_addr``, ``happy_eyeballs_delay``, ...)
+    :param kwargs: go to ``loop.create_connection`` (``local_addr``, ``happy_eyeballs_delay``,
+        ``server_hostname``, ...)
 
-    :raises WSInvalidURL: `url` is none of ours
+    :raises WSInvalidURL: `url` or `proxy` is none of ours (a ValueError, too)
     :raises WSHandshakeError: the server did not upgrade; ``.response``, ``.raw_header`` and
-        ``.raw_body`` say more
+        ``.raw_body`` say more. Or the proxy refused.
     :raises asyncio.TimeoutError: `websocket_handshake_timeout` has passed
     :raises OSError, ssl.SSLError: the system's own failures, as they are
     :raises TypeError, ValueError: a parameter is wrong; nothing was opened
     """
     call_factory = _factory_caller(ws_listener_factory)
-    parsed_url = _parse_url(url)
-    if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
-        raise TypeError(f"ssl_context must be an ssl.SSLContext or None, not {ssl_context!r}")
+    target = parse_url(url)
+    if ssl_context is not None:
+        check_ssl_context("ssl_context", ssl_context)
     timeout = check_timeout("websocket_handshake_timeout", websocket_handshake_timeout)
     settings = make_settings(
         is_client_side=True,
         logger_name=logger_name,
         disconnect_on_exception=disconnect_on_exception,
+        enable_auto_ping=enable_auto_ping,
+        auto_ping_idle_timeout=auto_ping_idle_timeout,
+        auto_ping_reply_timeout=auto_ping_reply_timeout,
+        auto_ping_strategy=auto_ping_strategy,
         enable_auto_pong=enable_auto_pong,
         coalesce_writes=coalesce_writes,
         use_aiofastnet=use_aiofastnet,
         max_frame_size=max_frame_size,
         read_buffer_init_size=read_buffer_init_size,
     )
-    for name, why in _REFUSED_KWARGS.items():
-        if name in kwargs:
-            raise TypeError(f"ws_connect() takes no {name}=: {why}")
-    handshake = ClientHandshake(parsed_url, extra_headers)
+    check_count("max_redirects", max_redirects)
+    if socket_factory is not None:
+        check_callable("socket_factory", socket_factory)
+    check_kwargs("ws_connect", kwargs, CONNECTION_KWARGS, _REFUSED_KWARGS)
+    _check_combination(target, proxy, proxy_ssl_context, kwargs)
+    headers = normalise_extra_headers(extra_headers)
+    ClientHandshake(target, headers)
 
     loop = asyncio.get_running_loop()
-    upgrade = _ClientUpgrade(handshake, call_factory, settings, loop)
-    connection = Connection(loop, settings, upgrade, None)
-    connect = _connect_tls if parsed_url.is_secure else _connect_tcp
+    server_hostname = kwargs.pop("server_hostname", None)
+    dialer = Dialer(
+        loop=loop,
+        use_aiofastnet=use_aiofastnet is not False,
+        ssl_context=ssl_context,
+        tls_kwargs={name: kwargs.pop(name) for name in _TLS_KWARGS if kwargs.get(name) is not None},
+        tcp_kwargs={name: value for name, value in kwargs.items() if value is not None},
+        socket_factory=socket_factory,
+        proxy=None if proxy is None else parse_proxy_url(proxy),
+        proxy_ssl_context=proxy_ssl_context,
+    )
+    redirects = 0
+    connection: Connection
     connected = False
     try:
         async with deadline(timeout):
-            await connect(
-                loop, use_aiofastnet is not False, connection, parsed_url, ssl_context, kwargs
-            )
-            connected = True
-            listener = await upgrade.wait()
+            while True:
+                handshake = ClientHandshake(target, headers, redirects < max_redirects)
+                upgrade = _ClientUpgrade(handshake, call_factory, settings, loop)
+                connection = Connection(loop, settings, upgrade, None)
+                connected = False
+                await dialer.connect(target, connection, server_hostname)
+                connected = True
+                try:
+                    return connection, await upgrade.wait()
+                except WSInvalidStatusError as exc:
+                    location = _redirect_location(exc, redirects, max_redirects)
+                    if location is None:
+                        raise
+                    redirected = _follow(target, location, exc)
+                if redirected.origin != target.origin:
+                    headers = [each for each in headers if each[0].lower() not in _FOR_ONE_ORIGIN]
+                    server_hostname = None
+                settings.logger.log(PICOWS_DEBUG_LL, "redirected to %s", redirected.redacted)
+                target = redirected
+                redirects += 1
+                connection.abort()
+                await connection.wait_closed()
     except BaseException as exc:
         connection.abort()
         if connected:
@@ -140,78 +211,70 @@ async def ws_connect(
             if refusal is not None:
                 raise refusal from None
         raise
-    return connection, listener
 
 
-async def _connect_tcp(
-    loop: asyncio.AbstractEventLoop,
-    use_aiofastnet: bool,
-    connection: Connection,
+def _check_combination(
     url: WSParsedURL,
-    ssl_context: ssl.SSLContext | None,
-    kwargs: dict[str, Any],
+    proxy: object,
+    proxy_ssl_context: object,
+    kwargs: Mapping[str, object],
 ) -> None:
-    await create_connection(loop, use_aiofastnet, lambda: connection, url.host, url.port, **kwargs)
+    """Parameters that contradict each other."""
+    if proxy is not None:
+        if not isinstance(proxy, str):
+            raise TypeError(f"proxy must be a str or None, not {type(proxy).__name__}")
+        if url.unix_path is not None:
+            raise ValueError(f"a proxy leads to no Unix socket: {url.redacted}")
+    if proxy_ssl_context is not None:
+        check_ssl_context("proxy_ssl_context", proxy_ssl_context)
+        if proxy is None or not parse_proxy_url(proxy).is_secure:
+            raise ValueError("proxy_ssl_context is for an https:// proxy, but proxy is none")
+    given = [name for name, value in kwargs.items() if value is not None]
+    for name in given:
+        if not url.is_secure and (name in _TLS_KWARGS or name == "server_hostname"):
+            raise ValueError(f"{name} is for TLS, but the URL is none of wss://: {url.redacted}")
+        if url.unix_path is not None:
+            raise ValueError(f"{name} is for TCP, but the URL names a Unix socket: {url.redacted}")
 
 
-async def _connect_tls(
-    loop: asyncio.AbstractEventLoop,
-    use_aiofastnet: bool,
-    connection: Connection,
-    url: WSParsedURL,
-    ssl_context: ssl.SSLContext | None,
-    kwargs: dict[str, Any],
-) -> None:
-    """TCP, then TLS on it. In two steps, because of the first aiofastnet leaves a timer when the
-    whole is cancelled in the TLS handshake.
-    """
-    tls_kwargs: dict[str, Any] = {"server_hostname": url.host}
-    tcp_kwargs: dict[str, Any] = {}
-    for name, value in kwargs.items():
-        is_for_tls = name == "server_hostname" or name.startswith("ssl_")
-        (tls_kwargs if is_for_tls else tcp_kwargs)[name] = value
-    # The deadline is ws_connect's; the loop's own, of 60 seconds, must not be shorter.
-    tls_kwargs.setdefault("ssl_handshake_timeout", _NEVER)
-    ssl_context = ssl_context or _default_ssl_context()
-    if sys.version_info < (3, 11) and not use_aiofastnet:
-        # In one step: asyncio's start_tls there, cancelled, leaves a transport that calls itself
-        # unclosed.
-        kwargs = {**tcp_kwargs, **tls_kwargs, "ssl": ssl_context}
-        await _connect_tcp(loop, use_aiofastnet, connection, url, ssl_context, kwargs)
-        return
-    transport, _ = await create_connection(
-        loop, use_aiofastnet, asyncio.Protocol, url.host, url.port, **tcp_kwargs
-    )
+def _redirect_location(exc: WSInvalidStatusError, redirects: int, max_redirects: int) -> str | None:
+    """The Location to go on at; None where the answer is no redirect, or redirects are off."""
+    response = exc.response
+    if response is None or response.status not in REDIRECTS or max_redirects == 0:
+        return None
+    if redirects == max_redirects:
+        raise WSInvalidStatusError(
+            f"the server redirects once more after {max_redirects} redirects (max_redirects)",
+            raw_header=exc.raw_header,
+            raw_body=exc.raw_body,
+            response=response,
+        ) from None
+    locations = response.headers.getall("Location", [])
+    if len(locations) != 1:
+        raise WSInvalidHeaderError(
+            "Location",
+            ", ".join(locations) or None,
+            raw_header=exc.raw_header,
+            raw_body=exc.raw_body,
+            response=response,
+        ) from None
+    return locations[0]
+
+
+def _follow(base: WSParsedURL, location: str, exc: WSInvalidStatusError) -> WSParsedURL:
     try:
-        secured = await start_tls(
-            loop,
-            use_aiofastnet,
-            transport,
-            connection,
-            ssl_context,
-            **tls_kwargs,
-        )
-    except BaseException:
-        cast(asyncio.Transport, transport).abort()
-        raise
-    connection.connection_made(secured)
+        return resolve_redirect(base, location)
+    except WSInvalidURL as reason:
+        raise WSInvalidHeaderError(
+            "Location",
+            location,
+            raw_header=exc.raw_header,
+            raw_body=exc.raw_body,
+            response=exc.response,
+        ) from reason
 
 
-def _parse_url(url: object) -> WSParsedURL:
-    if not isinstance(url, str):
-        raise TypeError(f"url must be a str, not {type(url).__name__}")
-    return parse_url(url)
-
-
-@functools.cache
-def _default_ssl_context() -> ssl.SSLContext:
-    """Loading the trusted certificates takes milliseconds, so they are loaded once."""
-    return ssl.create_default_context()
-
-
-def _factory_caller(
-    factory: Any,
-) -> Callable[[WSUpgradeRequest, WSUpgradeResponse], WSListener]:
+def _factory_caller(factory: Any) -> CallFactory:
     """
     Decide from the signature, never by trying: a TypeError from inside the factory is the caller's
     to see.
@@ -243,7 +306,7 @@ class _ClientUpgrade:
     def __init__(
         self,
         handshake: ClientHandshake,
-        call_factory: Callable[[WSUpgradeRequest, WSUpgradeResponse], WSListener],
+        call_factory: CallFactory,
         settings: Settings,
         loop: asyncio.AbstractEventLoop,
     ) -> None:

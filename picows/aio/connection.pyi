@@ -3,6 +3,7 @@ from typing import Any
 
 from typing_extensions import disjoint_base
 
+from picows.aio.keepalive import AutoPingSettings
 from picows.aio.logs import AnyLogger
 from picows.aio.transport import WSListener, WSTransport
 from picows.handshake.http11 import WSUpgradeRequest, WSUpgradeResponse
@@ -19,6 +20,7 @@ class Settings:
         is_client_side: bool,
         logger: AnyLogger,
         disconnect_on_exception: bool,
+        auto_ping: AutoPingSettings | None,
         enable_auto_pong: bool,
         coalesce_writes: bool,
         transport_copies: bool,
@@ -46,3 +48,10 @@ class Connection(WSTransport, BufferedProtocol):
     def forget(self) -> None: ...
     def shut_down(self, code: int) -> None: ...
     async def wait_closed(self) -> None: ...
+    last_heard: float
+    @property
+    def can_send(self) -> bool: ...
+    @property
+    def is_frame_under_way(self) -> bool: ...
+    def send_auto_ping(self) -> None: ...
+    def give_up_peer(self, why: str) -> None: ...

@@ -23,17 +23,26 @@ import sys
 from asyncio import BufferedProtocol
 
 from cpython.object cimport PyObject
+from cpython.time cimport monotonic
 from libc.stddef cimport size_t
 
 from picows.aio.loop_state cimport state_of
 from picows.aio.outbound cimport Outbound
 from picows.aio.transport cimport WSListener
-from picows.wire.frame cimport CLOSE, INTERNAL_ERROR, PING, PONG, is_close_code_sendable
+from picows.wire.frame cimport (
+    CLOSE,
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    PING,
+    PONG,
+    is_close_code_sendable,
+)
 from picows.wire.receiver cimport READ_FRAME, READ_MORE, READ_VIOLATION, Frame, Receiver
 from picows.wire.sender cimport cut_reason, first_byte
 
 from picows.aio.backend import tune_socket
 from picows.aio.close_handshake import CloseFrame
+from picows.aio.keepalive import AutoPing, RoundTrips
 from picows.aio.logs import PICOWS_DEBUG_LL
 from picows.errors import WSProtocolError
 
@@ -72,6 +81,7 @@ cdef class Settings:
         readonly bint is_client_side
         readonly object logger
         bint disconnect_on_exception
+        object auto_ping
         bint enable_auto_pong
         bint coalesce_writes
         bint transport_copies
@@ -79,13 +89,15 @@ cdef class Settings:
         size_t read_buffer_init_size
 
     def __init__(
-        self, *, bint is_client_side, logger, bint disconnect_on_exception, bint enable_auto_pong,
-        bint coalesce_writes, bint transport_copies, size_t max_frame_size,
+        self, *, bint is_client_side, logger, bint disconnect_on_exception, auto_ping,
+        bint enable_auto_pong, bint coalesce_writes, bint transport_copies, size_t max_frame_size,
         size_t read_buffer_init_size
     ):
         self.is_client_side = is_client_side
         self.logger = logger
         self.disconnect_on_exception = disconnect_on_exception
+        # An AutoPingSettings, or None.
+        self.auto_ping = auto_ping
         self.enable_auto_pong = enable_auto_pong
         self.coalesce_writes = coalesce_writes
         self.transport_copies = transport_copies
@@ -154,6 +166,14 @@ cdef class Connection(Outbound, BufferedProtocol):
         # The listener was told to pause writing.
         bint pause_told
 
+        # The AutoPing of this connection, or None; when bytes came last (seconds, monotonic);
+        # whether frames are to be asked if they are its pong.
+        object auto_ping
+        public double last_heard
+        bint pong_awaited
+        # The RoundTrips, once one was measured.
+        object roundtrips
+
         # The newest PONG that the full queue below has no room for.
         bytes pending_pong
         object close_timer
@@ -208,6 +228,8 @@ cdef class Connection(Outbound, BufferedProtocol):
         return self.receiver.get_buffer()
 
     def buffer_updated(self, Py_ssize_t nbytes):
+        if self.auto_ping is not None:
+            self.last_heard = monotonic()
         if self.look_fd >= 0 and self.look_timer is None:
             self.look_timer = self.loop.call_later(self.look_delay, self._look)
         if self.phase == OPEN and not self.deaf:
@@ -305,6 +327,8 @@ cdef class Connection(Outbound, BufferedProtocol):
         self.sendable = True
         # The upgrade was written through the transport, and may still be there in part.
         self.backlogged = True
+        if self.settings.auto_ping is not None:
+            self.auto_ping = AutoPing(self.loop, self, self.settings.auto_ping)
         self.in_callback = True
         try:
             self.listener.on_ws_connected(self)
@@ -314,6 +338,8 @@ cdef class Connection(Outbound, BufferedProtocol):
             self.leave_callback()
         if self.phase != OPEN or self.deaf:
             return
+        if self.auto_ping is not None:
+            self.auto_ping.start()
         if trailing:
             # Ahead of anything that a re-entered loop brought meanwhile.
             self.receiver.prepend(<const char*>trailing, <size_t>len(trailing))
@@ -325,6 +351,7 @@ cdef class Connection(Outbound, BufferedProtocol):
         self.sendable = False
         self.disconnected = True
         self.deaf = True
+        self.stop_pings()
         if self.underlying is not None and self.phase != CLOSED and not self.aborted:
             self.drop_outbox()
             self.close_below(False)
@@ -365,6 +392,7 @@ cdef class Connection(Outbound, BufferedProtocol):
                     fatal = exc
                 self.remember(exc, "on_ws_disconnected")
         self.phase = CLOSED
+        self.stop_pings()
         self.listener = None
         self.pending_pong = None
         self.receiver.drop()
@@ -409,6 +437,7 @@ cdef class Connection(Outbound, BufferedProtocol):
         self.sendable = False
         self.disconnected = True
         self.deaf = True
+        self.stop_pings()
         self.pending_pong = None
         self.receiver.drop()
         if not graceful:
@@ -528,6 +557,11 @@ cdef class Connection(Outbound, BufferedProtocol):
                         continue
                     if self.log_frames:
                         self.logger.log(PICOWS_DEBUG_LL, "< %s", frame)
+                    if self.pong_awaited and self.is_awaited_pong(frame):
+                        if receiver.is_kept(frame):
+                            receiver.keep_frame(frame)
+                            frame = receiver.take_frame()
+                        continue
                     calling = True
                     if self.listener_is_python:
                         args[3] = <PyObject*>frame
@@ -583,6 +617,11 @@ cdef class Connection(Outbound, BufferedProtocol):
             else:
                 self.send_pong_now(frame.payload_ptr, <size_t>frame.payload_size)
             return True
+        if frame.msg_type == PONG:
+            return (
+                self.roundtrips is not None
+                and self.roundtrips.pong_received(frame.get_payload_as_bytes())
+            )
         if frame.msg_type == CLOSE:
             self.close_received = CloseFrame(frame.get_close_code(), frame.get_close_reason())
         return False
@@ -596,6 +635,93 @@ cdef class Connection(Outbound, BufferedProtocol):
             self.logger.log(PICOWS_DEBUG_LL, "writing failed: %s", exc)
         return 0
 
+    # Auto ping and round-trip times: what AutoPing and RoundTrips call, and who calls them
+
+    @property
+    def can_send(self):
+        """Does a send go out?"""
+        return bool(self.sendable)
+
+    @property
+    def is_frame_under_way(self):
+        """Is there a frame that has not arrived as a whole?"""
+        return self.receiver.own is not None and self.receiver.own_end > self.receiver.own_start
+
+    def send_auto_ping(self):
+        """It is time for a ping. After a CLOSE was sent none goes out; life is judged all the same.
+        """
+        if self.phase != OPEN or not self.sendable:
+            return
+        self.pong_awaited = True
+        self.in_callback = True
+        try:
+            self.listener.send_user_specific_ping(self)
+        except OSError as exc:
+            if not self.disconnected:
+                self.callback_failed(exc, "send_user_specific_ping")
+        except BaseException as exc:
+            self.callback_failed(exc, "send_user_specific_ping")
+        finally:
+            self.leave_callback()
+        if self.phase == OPEN and not self.deaf and not self.held and self.receiver.begin_held():
+            self.work_off()
+
+    def give_up_peer(self, why):
+        """The peer shows no life."""
+        self.logger.info("disconnecting: %s", why)
+        if self.sendable:
+            try:
+                self.send_close(GOING_AWAY, why)
+            except OSError:
+                pass
+        self.disconnect(False)
+
+    cdef bint is_awaited_pong(self, Frame frame) except? True:
+        """Is `frame` what auto ping waits for? Then the listener does not see it."""
+        cdef bint is_pong
+        if frame.msg_type == CLOSE:
+            return False
+        try:
+            is_pong = self.listener.is_user_specific_pong(frame)
+        except BaseException as exc:
+            self.callback_failed(exc, "is_user_specific_pong")
+            return True
+        if is_pong:
+            if frame.msg_type == PONG and self.roundtrips is not None:
+                self.roundtrips.answered_until(self.auto_ping.pinged_at)
+            self.notify_user_specific_pong_received()
+        return is_pong
+
+    cpdef notify_user_specific_pong_received(self):
+        self.check_thread()
+        if self.pong_awaited:
+            self.pong_awaited = False
+            self.auto_ping.pong_received()
+
+    async def measure_roundtrip_time(self, rounds):
+        self.check_thread()
+        if isinstance(rounds, bool) or not isinstance(rounds, int):
+            raise TypeError(f"rounds must be an int, not {rounds!r}")
+        if rounds < 1:
+            raise ValueError(f"rounds must be at least 1, not {rounds}")
+        if self.roundtrips is None:
+            self.roundtrips = RoundTrips()
+        times = []
+        for _ in range(rounds):
+            times.append(await self.roundtrips.measure(self, self.loop))
+        return times
+
+    cdef int stop_pings(self) except -1:
+        self.pong_awaited = False
+        if self.auto_ping is not None:
+            self.auto_ping.stop()
+            self.auto_ping = None
+        if self.roundtrips is not None:
+            self.roundtrips.fail()
+        return 0
+
+    # Back-pressure on the peer
+
     cpdef pause_reading(self):
         self.check_thread()
         if self.paused or self.phase != OPEN or self.deaf or self.disconnected:
@@ -603,6 +729,8 @@ cdef class Connection(Outbound, BufferedProtocol):
         self.paused = True
         self.held = True
         self.paused_below = True
+        if self.auto_ping is not None:
+            self.auto_ping.freeze()
         self.underlying.pause_reading()
 
     cpdef resume_reading(self):
@@ -621,6 +749,8 @@ cdef class Connection(Outbound, BufferedProtocol):
         if self.phase == OPEN and not self.paused and not self.disconnected:
             self.paused_below = False
             self.underlying.resume_reading()
+            if self.auto_ping is not None:
+                self.auto_ping.thaw()
 
     # Failures
 

@@ -1,26 +1,52 @@
-"""The parameters that `ws_connect` and `ws_create_server` share, checked before anything is opened.
+"""The parameters of `ws_connect` and `ws_create_server`, checked before anything is opened.
 
-Always holds: a refusal names the parameter, the value and the rule.
+Always holds: a refusal names the parameter, the value and the rule, and is a TypeError or a
+ValueError.
 """
 
 from __future__ import annotations
 
-import math
+import socket
+import ssl
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from picows.aio.connection import Settings
+from picows.aio.keepalive import AutoPingSettings
 from picows.aio.logs import AnyLogger, get_logger
+from picows.aio.transport import WSAutoPingStrategy
 
-__all__ = ["check_callable", "check_flag", "check_timeout", "make_settings"]
+__all__ = [
+    "MAX_SECONDS",
+    "check_callable",
+    "check_count",
+    "check_kwargs",
+    "check_optional",
+    "check_server_address",
+    "check_ssl_context",
+    "check_timeout",
+    "make_settings",
+]
+
+# A year. Loops do not take infinity, and uvloop nothing near it.
+MAX_SECONDS = 365 * 86400.0
 
 # Header and padding on top of it still fit into a Py_ssize_t.
 _MAX_SIZE = sys.maxsize - 1024 * 1024
+
+Check = Callable[[str, object], object]
 
 
 def check_callable(name: str, value: object) -> None:
     """Something to call."""
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {value!r}")
+
+
+def check_optional(check: Check) -> Check:
+    """None, or what `check` takes."""
+    return lambda name, value: None if value is None else check(name, value)
 
 
 def check_flag(name: str, value: object) -> bool:
@@ -30,24 +56,152 @@ def check_flag(name: str, value: object) -> bool:
     return value
 
 
-def check_timeout(name: str, value: object) -> float | None:
-    """Seconds, more than 0, or None for no limit."""
-    if value is None:
-        return None
+def check_seconds(name: str, value: object) -> float:
+    """Seconds, more than 0, not more than a year."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a finite number of seconds over 0, or None, not {value}")
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    # Not of NaN either.
+    if not 0 < value <= MAX_SECONDS:
+        raise ValueError(
+            f"{name} must be more than 0 and at most {MAX_SECONDS:.0f} seconds, not {value}"
+        )
     return float(value)
+
+
+def check_timeout(name: str, value: object) -> float | None:
+    """As check_seconds, or None for no limit."""
+    return None if value is None else check_seconds(name, value)
+
+
+def check_count(
+    name: str, value: object, least: int = 0, most: int = sys.maxsize, unit: str = ""
+) -> int:
+    """An int in a range."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int{unit and f' ({unit})'}, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be from {least} to {most}{unit and f' {unit}'}, not {value}")
+    return value
 
 
 def check_size(name: str, value: object) -> int:
     """Bytes, at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int (bytes), not {value!r}")
-    if not 1 <= value <= _MAX_SIZE:
-        raise ValueError(f"{name} must be from 1 to {_MAX_SIZE} bytes, not {value}")
+    return check_count(name, value, 1, _MAX_SIZE, "bytes")
+
+
+def check_port(name: str, value: object) -> int:
+    """A TCP port; 0 lets the system choose."""
+    return check_count(name, value, 0, 65535)
+
+
+def check_text(name: str, value: object) -> str:
+    """A str."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {value!r}")
     return value
+
+
+def check_ssl_context(name: str, value: object) -> ssl.SSLContext:
+    """An ssl.SSLContext; None is for the caller to take."""
+    if not isinstance(value, ssl.SSLContext):
+        raise TypeError(f"{name} must be an ssl.SSLContext or None, not {value!r}")
+    return value
+
+
+def check_address(name: str, value: object) -> None:
+    """(host, port) of this machine."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name} must be a pair of host and port, not {value!r}")
+    if value[0] is not None:
+        check_text(f"the host of {name}", value[0])
+    check_port(f"the port of {name}", value[1])
+
+
+def check_socket(name: str, value: object) -> None:
+    """A stream socket without TLS."""
+    if not isinstance(value, socket.socket) or isinstance(value, ssl.SSLSocket):
+        raise TypeError(f"{name} must be a socket.socket without TLS, not {value!r}")
+    if value.type != socket.SOCK_STREAM:
+        raise ValueError(f"{name} must be a SOCK_STREAM socket, not {value!r}")
+
+
+# Of loop.create_connection, but for those that the URL decides on.
+CONNECTION_KWARGS: dict[str, Check] = {
+    "family": check_count,
+    "proto": check_count,
+    "flags": check_count,
+    "local_addr": check_optional(check_address),
+    "happy_eyeballs_delay": check_timeout,
+    "interleave": check_optional(check_count),
+    "server_hostname": check_optional(check_text),
+    "ssl_handshake_timeout": check_timeout,
+    "ssl_shutdown_timeout": check_timeout,
+}
+
+# Of loop.create_server.
+SERVER_KWARGS: dict[str, Check] = {
+    "family": check_count,
+    "flags": check_count,
+    "sock": check_optional(check_socket),
+    "backlog": check_count,
+    "ssl": check_optional(check_ssl_context),
+    "reuse_address": check_optional(check_flag),
+    "reuse_port": check_optional(check_flag),
+    "keep_alive": check_optional(check_flag),
+    "ssl_handshake_timeout": check_timeout,
+    "ssl_shutdown_timeout": check_timeout,
+    "start_serving": check_flag,
+}
+
+
+def check_kwargs(
+    function: str,
+    kwargs: Mapping[str, object],
+    checks: Mapping[str, Check],
+    refused: Mapping[str, str],
+) -> None:
+    """The **kwargs of an entry point: what the loop takes, and none of what is `refused`."""
+    for name, value in kwargs.items():
+        if name in refused:
+            raise TypeError(f"{function}() takes no {name}=: {refused[name]}")
+        if name not in checks:
+            raise TypeError(
+                f"{function}() got an unexpected keyword argument {name!r}; beside its own it takes"
+                f" {', '.join(checks)}"
+            )
+        checks[name](name, value)
+
+
+def check_server_address(
+    host: object, port: object, path: object, kwargs: Mapping[str, object]
+) -> None:
+    """Where a server listens: `host` and `port`, or `path`, or the socket `sock`."""
+    ways = {
+        "host and port": host is not None or port is not None,
+        "path": path is not None,
+        "sock": kwargs.get("sock") is not None,
+    }
+    chosen = [way for way, is_given in ways.items() if is_given]
+    if len(chosen) != 1:
+        given = f"not {' and '.join(chosen)}" if chosen else "none of them was given"
+        raise ValueError(f"a server listens on host and port, on path or on sock: {given}")
+    if path is not None:
+        if not check_text("path", path) or "\0" in check_text("path", path):
+            raise ValueError(f"path must be the path of a Unix socket, not {path!r}")
+        for name in ("family", "flags", "reuse_address", "reuse_port", "keep_alive"):
+            if name in kwargs:
+                raise ValueError(f"{name} is for TCP, but path={path!r} is a Unix socket")
+    if host is not None and not isinstance(host, str):
+        if not isinstance(host, Sequence) or isinstance(host, (bytes, bytearray)):
+            raise TypeError(f"host must be a str, a sequence of str or None, not {host!r}")
+        for each in host:
+            check_text("each host", each)
+    if port is not None:
+        check_port("port", port)
+    if kwargs.get("ssl") is None:
+        for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
+            if kwargs.get(name) is not None:
+                raise ValueError(f"{name} is for TLS, but ssl was not given")
 
 
 def make_settings(
@@ -55,6 +209,10 @@ def make_settings(
     is_client_side: bool,
     logger_name: str | AnyLogger | None,
     disconnect_on_exception: bool,
+    enable_auto_ping: bool,
+    auto_ping_idle_timeout: float,
+    auto_ping_reply_timeout: float,
+    auto_ping_strategy: WSAutoPingStrategy,
     enable_auto_pong: bool,
     coalesce_writes: bool,
     use_aiofastnet: bool | None,
@@ -64,10 +222,16 @@ def make_settings(
     """What every connection of one entry point has in common."""
     if use_aiofastnet is not None:
         check_flag("use_aiofastnet", use_aiofastnet)
+    auto_ping = AutoPingSettings(
+        check_seconds("auto_ping_idle_timeout", auto_ping_idle_timeout),
+        check_seconds("auto_ping_reply_timeout", auto_ping_reply_timeout),
+        _check_strategy("auto_ping_strategy", auto_ping_strategy),
+    )
     return Settings(
         is_client_side=is_client_side,
         logger=get_logger(logger_name, "client" if is_client_side else "server"),
         disconnect_on_exception=check_flag("disconnect_on_exception", disconnect_on_exception),
+        auto_ping=auto_ping if check_flag("enable_auto_ping", enable_auto_ping) else None,
         enable_auto_pong=check_flag("enable_auto_pong", enable_auto_pong),
         coalesce_writes=check_flag("coalesce_writes", coalesce_writes),
         # aiofastnet copies what it cannot send at once; asyncio and uvloop keep the caller's
@@ -76,3 +240,13 @@ def make_settings(
         max_frame_size=check_size("max_frame_size", max_frame_size),
         read_buffer_init_size=check_size("read_buffer_init_size", read_buffer_init_size),
     )
+
+
+def _check_strategy(name: str, value: Any) -> WSAutoPingStrategy:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a WSAutoPingStrategy, not {value!r}")
+    try:
+        return WSAutoPingStrategy(value)
+    except ValueError:
+        known = ", ".join(f"WSAutoPingStrategy.{each.name}" for each in WSAutoPingStrategy)
+        raise ValueError(f"{name} must be one of {known}, not {value!r}") from None

@@ -7,17 +7,26 @@ it, or that sends nonsense, disturbs nobody else.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from picows.aio.backend import create_server
+from picows.aio.backend import create_server, create_unix_server
 from picows.aio.connection import CLOSE_TIMEOUT, Connection, Settings
 from picows.aio.logs import PICOWS_DEBUG_LL, AnyLogger
-from picows.aio.parameters import check_callable, check_timeout, make_settings
-from picows.aio.transport import WSListener
+from picows.aio.parameters import (
+    MAX_SECONDS,
+    SERVER_KWARGS,
+    check_callable,
+    check_kwargs,
+    check_server_address,
+    check_timeout,
+    make_settings,
+)
+from picows.aio.transport import WSAutoPingStrategy, WSListener
 from picows.errors import WSHandshakeError
 from picows.handshake.http11 import WSUpgradeRequest, WSUpgradeResponseWithListener
 from picows.handshake.server import ServerHandshake, ServerRefusal
@@ -29,6 +38,8 @@ ServerListenerFactory = Callable[
     [WSUpgradeRequest], WSListener | WSUpgradeResponseWithListener | None
 ]
 
+_REFUSED_KWARGS = {"protocol_factory": "use ws_listener_factory"}
+
 
 async def ws_create_server(
     ws_listener_factory: ServerListenerFactory,
@@ -38,15 +49,20 @@ async def ws_create_server(
     disconnect_on_exception: bool = True,
     websocket_handshake_timeout: float | None = 5,
     logger_name: str | AnyLogger | None = None,
+    enable_auto_ping: bool = False,
+    auto_ping_idle_timeout: float = 20,
+    auto_ping_reply_timeout: float = 20,
+    auto_ping_strategy: WSAutoPingStrategy = WSAutoPingStrategy.PING_WHEN_IDLE,
     enable_auto_pong: bool = True,
     max_frame_size: int = 10 * 1024 * 1024,
     read_buffer_init_size: int = 16 * 1024,
     use_aiofastnet: bool | None = None,
     coalesce_writes: bool = True,
+    path: str | None = None,
     **kwargs: Any,
 ) -> WSServer:
     """
-    Listen on `host` and `port` for WebSocket clients.
+    Listen for WebSocket clients: on `host` and `port`, on `path`, or on your socket (``sock``).
 
     :param ws_listener_factory: the router, called with each `WSUpgradeRequest`, before its upgrade
         fields are validated. It returns a `WSListener` (101), a `WSUpgradeResponseWithListener`, or
@@ -59,6 +75,11 @@ async def ws_create_server(
         limit
     :param logger_name: None logs to ``picows.server``, a str to ``picows.<str>``; a Logger is used
         as it is
+    :param enable_auto_ping: send each client a ping by `WSListener.send_user_specific_ping` now and
+        then, and disconnect one that shows no life
+    :param auto_ping_idle_timeout: seconds without a received byte until a ping, or between pings
+    :param auto_ping_reply_timeout: seconds for the answer
+    :param auto_ping_strategy: a `WSAutoPingStrategy`
     :param enable_auto_pong: answer every PING, without showing it to the listener
     :param max_frame_size: bytes of payload; a larger frame closes the connection (1009) before
         anything is allocated
@@ -66,6 +87,7 @@ async def ws_create_server(
     :param use_aiofastnet: None and True use aiofastnet's transports, False the loop's own
     :param coalesce_writes: gather what callbacks send while further frames of the same read wait,
         and send it at once; False sends every frame at once
+    :param path: a Unix socket to listen on; its file is removed when the server closes
     :param kwargs: go to ``loop.create_server`` (``ssl``, ``reuse_port``, ``sock``, ``backlog``,
         ...)
 
@@ -73,11 +95,17 @@ async def ws_create_server(
     :raises TypeError, ValueError: a parameter is wrong; nothing was opened
     """
     check_callable("ws_listener_factory", ws_listener_factory)
+    check_kwargs("ws_create_server", kwargs, SERVER_KWARGS, _REFUSED_KWARGS)
+    check_server_address(host, port, path, kwargs)
     timeout = check_timeout("websocket_handshake_timeout", websocket_handshake_timeout)
     settings = make_settings(
         is_client_side=False,
         logger_name=logger_name,
         disconnect_on_exception=disconnect_on_exception,
+        enable_auto_ping=enable_auto_ping,
+        auto_ping_idle_timeout=auto_ping_idle_timeout,
+        auto_ping_reply_timeout=auto_ping_reply_timeout,
+        auto_ping_strategy=auto_ping_strategy,
         enable_auto_pong=enable_auto_pong,
         coalesce_writes=coalesce_writes,
         use_aiofastnet=use_aiofastnet,
@@ -86,15 +114,21 @@ async def ws_create_server(
     )
     if kwargs.get("ssl") is not None:
         # The TLS handshake is part of the way that the deadline is about.
-        kwargs.setdefault("ssl_handshake_timeout", 86400.0 if timeout is None else timeout)
+        kwargs.setdefault("ssl_handshake_timeout", MAX_SECONDS if timeout is None else timeout)
         if sys.version_info >= (3, 11) or use_aiofastnet is not False:
             # As long as disconnect() waits; aiofastnet leaves the timer of it behind.
             kwargs.setdefault("ssl_shutdown_timeout", CLOSE_TIMEOUT)
     loop = asyncio.get_running_loop()
     server = WSServer(loop, ws_listener_factory, settings, timeout)
-    server._listening = await create_server(
-        loop, use_aiofastnet is not False, server._make_connection, host, port, **kwargs
-    )
+    if path is None:
+        server._listening = await create_server(
+            loop, use_aiofastnet is not False, server._make_connection, host, port, **kwargs
+        )
+    else:
+        server._listening = await create_unix_server(
+            loop, use_aiofastnet is not False, server._make_connection, path, **kwargs
+        )
+        server._unix_socket = path, os.stat(path).st_ino
     return server
 
 
@@ -113,6 +147,8 @@ class WSServer:
         self._settings = settings
         self._handshake_timeout = handshake_timeout
         self._listening: Any = None
+        # Path and inode of the Unix socket that is ours.
+        self._unix_socket: tuple[str, int] | None = None
         self._connections: set[Connection] = set()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._serving_forever = False
@@ -160,6 +196,7 @@ class WSServer:
             # The two refer to each other.
             listening, self._listening = self._listening, None
             listening.close()
+            self._remove_unix_socket()
 
     async def wait_closed(self) -> None:
         """Wait until the listening sockets are closed. Never waits for clients."""
@@ -227,6 +264,16 @@ class WSServer:
 
     def _connection_lost(self, connection: Connection) -> None:
         self._connections.discard(connection)
+
+    def _remove_unix_socket(self) -> None:
+        """asyncio does it from 3.13 on, uvloop does not. Not that of a server that took over."""
+        if self._unix_socket is not None:
+            path, inode = self._unix_socket
+            try:
+                if os.stat(path).st_ino == inode:
+                    os.unlink(path)
+            except OSError as exc:
+                self._settings.logger.log(PICOWS_DEBUG_LL, "%s is not removed: %s", path, exc)
 
     def _check_open(self) -> None:
         if self._closed.done():

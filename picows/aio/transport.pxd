@@ -1,8 +1,13 @@
-# Public to Cython users (re-exported by picows.pxd). Both classes are ABI: WSTransport has methods
-# and no fields, and every method of WSListener that may be overridden is here. See docs on the
-# Cython interface.
+# Public to Cython users (re-exported by picows.pxd). Enum and classes are ABI: WSTransport has
+# methods and no fields, and every method of WSListener that may be overridden is here. See docs on
+# the Cython interface.
 
 from picows.wire.frame cimport WSCloseCode, WSFrame, WSMsgType
+
+
+cdef enum WSAutoPingStrategy:
+    PING_WHEN_IDLE = 1
+    PING_PERIODICALLY = 2
 
 
 cdef class WSTransport:
@@ -26,6 +31,7 @@ cdef class WSTransport:
     cpdef disconnect(self, bint graceful=*)
     cpdef pause_reading(self)
     cpdef resume_reading(self)
+    cpdef notify_user_specific_pong_received(self)
 
 
 cdef class WSListener:

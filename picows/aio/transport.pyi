@@ -1,4 +1,5 @@
 from asyncio import Transport
+from enum import IntEnum
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -6,7 +7,11 @@ from picows.aio.close_handshake import CloseHandshake
 from picows.handshake.http11 import WSUpgradeRequest, WSUpgradeResponse
 from picows.wire.frame import WSCloseCode, WSFrame, WSMsgType
 
-__all__ = ["WSListener", "WSTransport"]
+__all__ = ["WSAutoPingStrategy", "WSListener", "WSTransport"]
+
+class WSAutoPingStrategy(IntEnum):
+    PING_WHEN_IDLE = 1
+    PING_PERIODICALLY = 2
 
 @disjoint_base
 class WSTransport:
@@ -56,6 +61,8 @@ class WSTransport:
     def disconnect(self, graceful: bool = True) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
+    def notify_user_specific_pong_received(self) -> None: ...
+    async def measure_roundtrip_time(self, rounds: int) -> list[float]: ...
     async def wait_disconnected(self) -> None: ...
 
 @disjoint_base

@@ -10,9 +10,22 @@ Always holds: the C layout and the order of methods of the two classes here chan
 version only, because users' compiled extensions call through them.
 """
 
+from enum import IntEnum
+
 from picows.wire.frame cimport NO_INFO, PONG, WSFrame, WSMsgType
 
-__all__ = ["WSListener", "WSTransport"]
+__all__ = ["WSAutoPingStrategy", "WSListener", "WSTransport"]
+
+# As in wire/frame.pyx: here the name means the C enum.
+globals()["WSAutoPingStrategy"] = IntEnum("WSAutoPingStrategy", {
+    "PING_WHEN_IDLE": PING_WHEN_IDLE,
+    "PING_PERIODICALLY": PING_PERIODICALLY,
+}, module=__name__)
+globals()["WSAutoPingStrategy"].__doc__ = """When auto ping sends a ping.
+
+PING_WHEN_IDLE: after auto_ping_idle_timeout seconds in which nothing was received.
+PING_PERIODICALLY: every auto_ping_idle_timeout seconds.
+"""
 
 
 cdef object face_only():
@@ -178,6 +191,28 @@ cdef class WSTransport:
         """
         raise face_only()
 
+    cpdef notify_user_specific_pong_received(self):
+        """
+        Tell auto ping that its ping was answered, where `WSListener.on_ws_frame` finds that out
+        itself, after `WSListener.is_user_specific_pong` said False. Does nothing while no pong is
+        awaited.
+        """
+        raise face_only()
+
+    async def measure_roundtrip_time(self, rounds):
+        """
+        Send a PING, wait for its PONG, `rounds` times one after the other.
+
+        :param rounds: int, at least 1
+        :returns: a list with the seconds of each
+        :raises ConnectionResetError: the connection is closed, or was before the last PONG
+        :raises TypeError, ValueError: `rounds` is no int, or less than 1
+
+        The PONGs do not reach `WSListener.on_ws_frame`. Several calls at once are fine; cancelling
+        one disturbs nobody else. It waits as long as the peer takes: see ``asyncio.timeout``.
+        """
+        raise face_only()
+
     async def wait_disconnected(self):
         """
         Wait until the connection is closed and `WSListener.on_ws_disconnected` has run.
@@ -203,7 +238,8 @@ cdef class WSListener:
         """
         A frame has arrived. `frame` may be kept.
 
-        A PING that is answered automatically is not delivered.
+        A PING that is answered automatically is not delivered, nor is a PONG that auto ping or
+        `WSTransport.measure_roundtrip_time` waits for.
         """
 
     cpdef on_ws_disconnected(self, WSTransport transport):
@@ -214,7 +250,12 @@ cdef class WSListener:
         transport.send_ping()
 
     cpdef bint is_user_specific_pong(self, WSFrame frame) except? False:
-        """Is `frame` the answer to `send_user_specific_ping`? By default: is it a PONG?"""
+        """
+        Is `frame` the answer to `send_user_specific_ping`? By default: is it a PONG?
+
+        Asked for each frame while auto ping awaits an answer, ahead of `on_ws_frame`, which does
+        not see a frame for which this is True.
+        """
         return frame.msg_type == PONG
 
     cpdef pause_writing(self):

@@ -51,7 +51,10 @@ from .http11 import (
 )
 from .negotiate import accept_key, extension_names, new_key, subprotocol_names
 
-__all__ = ["ClientHandshake"]
+__all__ = ["REDIRECTS", "ClientHandshake"]
+
+# RFC 9110 section 15.4: the others name no place to go on at, or no automatic one.
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _TARGET = re.compile(r"/[\x21-\x7e]*")
 
@@ -70,8 +73,16 @@ class ClientHandshake:
 
     request: WSUpgradeRequest
 
-    def __init__(self, url: WSParsedURL, extra_headers: ExtraHeaders | None = None) -> None:
-        """Raises ``ValueError`` or ``TypeError`` for ``extra_headers`` that cannot be sent."""
+    def __init__(
+        self,
+        url: WSParsedURL,
+        extra_headers: ExtraHeaders | None = None,
+        follows_redirects: bool = False,
+    ) -> None:
+        """Raises ``ValueError`` or ``TypeError`` for ``extra_headers`` that cannot be sent.
+
+        With ``follows_redirects`` a redirect is raised at once, without its body.
+        """
         fields = normalise_extra_headers(extra_headers, OWNED_BY_HANDSHAKE)
         # parse_url made it so; a WSParsedURL may also have been put together by hand.
         if not _TARGET.fullmatch(url.path) or "#" in url.path:
@@ -84,6 +95,7 @@ class ClientHandshake:
         self._subprotocols = subprotocol_names(headers.getall("Sec-WebSocket-Protocol", []))
         self._extensions = extension_names(headers.getall("Sec-WebSocket-Extensions", []))
         self._reader = HeadReader(_may_begin_response)
+        self._follows_redirects = follows_redirects
         self._interim_responses = 0
         self._raw_header: bytes | None = None
         self._response: WSUpgradeResponse | None = None
@@ -121,6 +133,8 @@ class ClientHandshake:
                 if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
                     self._check_upgrade(response.headers)
                     return response
+                if self._follows_redirects and response.status in REDIRECTS:
+                    raise self._status_error()
                 self._body = body_reader(response.status, response.headers)
                 data = self.trailing_data
             complete = self._body.feed(data)

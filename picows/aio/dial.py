@@ -1,0 +1,202 @@
+"""From a URL to a connected transport: name look-up, TCP or a Unix socket, the user's own socket, a
+proxy on the way, TLS on top.
+
+Always holds: what raises or is cancelled here has closed what it opened; the deadline is the
+caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import inspect
+import socket
+import ssl
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from picows.aio.backend import create_connection, create_unix_connection, start_tls
+from picows.aio.connection import Connection
+from picows.aio.parameters import MAX_SECONDS
+from picows.aio.proxy import open_tunnel
+from picows.urls import WSParsedURL
+
+__all__ = ["Dialer", "SocketFactory"]
+
+SocketFactory = Callable[[WSParsedURL], "socket.socket | Awaitable[socket.socket | None] | None"]
+
+# Asyncio's start_tls of 3.10, cancelled, leaves a transport that calls itself unclosed.
+_IS_START_TLS_SAFE = sys.version_info >= (3, 11)
+
+
+@dataclass(frozen=True)
+class Dialer:
+    """The ways of one `ws_connect`: the same for each of its attempts, where it is redirected."""
+
+    loop: asyncio.AbstractEventLoop
+    use_aiofastnet: bool
+    ssl_context: ssl.SSLContext | None
+    # Of loop.create_connection: for TCP, and for TLS with the target.
+    tcp_kwargs: dict[str, Any]
+    tls_kwargs: dict[str, Any]
+    socket_factory: SocketFactory | None = None
+    proxy: WSParsedURL | None = None
+    proxy_ssl_context: ssl.SSLContext | None = None
+
+    async def connect(
+        self, url: WSParsedURL, connection: Connection, server_hostname: str | None = None
+    ) -> None:
+        """Connect `connection` to the server of `url`, whose certificate is for `server_hostname`,
+        or for the host of the URL.
+        """
+        tls_kwargs = {
+            # The deadline is ws_connect's; the loop's own, of 60 seconds, must not be shorter.
+            "ssl_handshake_timeout": MAX_SECONDS,
+            **self.tls_kwargs,
+            "server_hostname": url.host if server_hostname is None else server_hostname,
+        }
+        ssl_context = self.ssl_context
+        if url.is_secure and ssl_context is None:
+            ssl_context = _default_ssl_context()
+        if self.proxy is None:
+            if not url.is_secure:
+                await self._open(url, lambda: connection)
+                return
+            if not (_IS_START_TLS_SAFE or self.use_aiofastnet):
+                await self._open(url, lambda: connection, ssl=ssl_context, **tls_kwargs)
+                return
+            # In two steps: aiofastnet's create_connection(ssl=...), cancelled in the TLS handshake,
+            # leaves a timer.
+            transport, _ = await self._open(url, asyncio.Protocol)
+        else:
+            transport = await self._open_tunnel(self.proxy, url)
+            if not url.is_secure:
+                transport.set_protocol(connection)
+                connection.connection_made(transport)
+                return
+        assert ssl_context is not None
+        secured = await self._secure(transport, connection, ssl_context, **tls_kwargs)
+        connection.connection_made(secured)
+
+    async def _open_tunnel(self, proxy: WSParsedURL, url: WSParsedURL) -> asyncio.Transport:
+        """A stream to the server of `url` that `proxy` has opened."""
+
+        async def open_stream(protocol: asyncio.Protocol) -> None:
+            if not proxy.is_secure:
+                await self._open(proxy, lambda: protocol)
+                return
+            transport, _ = await self._open(proxy, asyncio.Protocol)
+            secured = await self._secure(
+                transport,
+                protocol,
+                self.proxy_ssl_context or _default_ssl_context(),
+                server_hostname=proxy.host,
+                ssl_handshake_timeout=MAX_SECONDS,
+            )
+            protocol.connection_made(secured)
+
+        return await open_tunnel(proxy, url.host, url.port, open_stream)
+
+    async def _open(
+        self, url: WSParsedURL, protocol_factory: Callable[[], Any], **kwargs: Any
+    ) -> tuple[asyncio.Transport, Any]:
+        """The transport below all else: to the server, or to the proxy."""
+        sock = await self._make_socket(url)
+        opened: Any
+        if sock is not None:
+            try:
+                opened = await create_connection(
+                    self.loop, self.use_aiofastnet, protocol_factory, sock=sock, **kwargs
+                )
+            except BaseException:
+                sock.close()
+                raise
+        elif url.unix_path is not None:
+            opened = await create_unix_connection(
+                self.loop, self.use_aiofastnet, protocol_factory, url.unix_path, **kwargs
+            )
+        else:
+            opened = await create_connection(
+                self.loop,
+                self.use_aiofastnet,
+                protocol_factory,
+                url.host,
+                url.port,
+                **self.tcp_kwargs,
+                **kwargs,
+            )
+        return cast("tuple[asyncio.Transport, Any]", opened)
+
+    async def _make_socket(self, url: WSParsedURL) -> socket.socket | None:
+        """What the user's socket_factory makes, connected."""
+        if self.socket_factory is None:
+            return None
+        sock: Any = self.socket_factory(url)
+        if inspect.isawaitable(sock):
+            sock = await sock
+        if sock is None:
+            return None
+        if not isinstance(sock, socket.socket) or isinstance(sock, ssl.SSLSocket):
+            raise TypeError(
+                "socket_factory must return a socket.socket without TLS, or None,"
+                f" not {type(sock).__name__}"
+            )
+        try:
+            if sock.type != socket.SOCK_STREAM:
+                raise ValueError(f"socket_factory must return a SOCK_STREAM socket, not {sock!r}")
+            sock.setblocking(False)
+            if not _is_connected(sock):
+                await self.loop.sock_connect(sock, await self._address(sock, url))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _address(self, sock: socket.socket, url: WSParsedURL) -> Any:
+        if sock.family == getattr(socket, "AF_UNIX", None):
+            if url.unix_path is None:
+                raise ValueError(
+                    "socket_factory returned an unconnected Unix socket, but the URL names none:"
+                    f" {url.redacted}"
+                )
+            return url.unix_path
+        infos = await self.loop.getaddrinfo(
+            url.host, url.port, family=sock.family, type=socket.SOCK_STREAM
+        )
+        return infos[0][4]
+
+    async def _secure(
+        self,
+        transport: asyncio.Transport,
+        protocol: Any,
+        ssl_context: ssl.SSLContext,
+        **kwargs: Any,
+    ) -> asyncio.Transport:
+        try:
+            secured = await start_tls(
+                self.loop, self.use_aiofastnet, transport, protocol, ssl_context, **kwargs
+            )
+        except BaseException:
+            transport.abort()
+            raise
+        return cast(asyncio.Transport, secured)
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError as exc:
+        # macOS says EINVAL once the peer has gone again.
+        if exc.errno not in (errno.ENOTCONN, errno.EINVAL):
+            raise
+        return False
+    return True
+
+
+@functools.cache
+def _default_ssl_context() -> ssl.SSLContext:
+    """Loading the trusted certificates takes milliseconds, so they are loaded once."""
+    return ssl.create_default_context()

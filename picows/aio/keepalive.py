@@ -1,0 +1,240 @@
+"""Auto ping and round-trip times: what a connection knows of its peer from PINGs.
+
+Always holds:
+
+* One timer a connection. Received bytes set a time stamp, nothing else.
+* Nobody is judged for bytes that wait in the socket: when a deadline is found passed, the loop
+  reads once more before the verdict.
+* Nothing is judged while reading is paused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from picows.aio.transport import WSAutoPingStrategy
+
+if TYPE_CHECKING:
+    from picows.aio.connection import Connection
+
+__all__ = ["AutoPing", "AutoPingSettings", "RoundTrips"]
+
+# Seconds for the loop to read what came while something blocked it. Not 0: uvloop would run that
+# timer before it looks at the sockets.
+_LAST_LOOK = 0.01
+
+# Round trips that nobody waits for any more are forgotten beyond this number.
+_MAX_ABANDONED = 100
+
+
+class AutoPingSettings(NamedTuple):
+    """What the entry points were asked for; times in seconds."""
+
+    idle_timeout: float
+    reply_timeout: float
+    strategy: WSAutoPingStrategy
+
+
+class AutoPing:
+    """
+    Pings the peer, and gives it up when it shows no life.
+
+    PING_WHEN_IDLE: a ping after `idle_timeout` without a byte; any byte after it is a sign of life.
+    PING_PERIODICALLY: a ping every `idle_timeout`; it has to be answered. Only bytes of a frame
+    that is still under way prolong the wait, and once what arrived ahead of the answer.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_extended",
+        "_frozen_at",
+        "_is_awaiting",
+        "_last_look",
+        "_loop",
+        "_pinged_at",
+        "_prolonged_to",
+        "_seen",
+        "_settings",
+        "_timer",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, connection: Connection, settings: AutoPingSettings
+    ) -> None:
+        self._loop = loop
+        self._connection = connection
+        self._settings = settings
+        self._timer: asyncio.TimerHandle | None = None
+        # When the last ping was due or left; what had been heard by then.
+        self._pinged_at = monotonic()
+        self._seen = self._pinged_at
+        self._is_awaiting = False
+        self._extended = False
+        self._prolonged_to = 0.0
+        self._last_look = False
+        self._frozen_at: float | None = None
+
+    @property
+    def pinged_at(self) -> float:
+        """The time of the last ping, by time.monotonic()."""
+        return self._pinged_at
+
+    def start(self) -> None:
+        self._connection.last_heard = self._pinged_at = monotonic()
+        self._arm()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def freeze(self) -> None:
+        """Reading is paused: no verdict on what cannot be heard."""
+        if self._frozen_at is None:
+            self._frozen_at = monotonic()
+            self.stop()
+
+    def thaw(self) -> None:
+        """Reading goes on, and the time in between did not pass."""
+        if self._frozen_at is None:
+            return
+        missed = monotonic() - self._frozen_at
+        self._frozen_at = None
+        is_silent = self._connection.last_heard == self._seen
+        self._connection.last_heard += missed
+        if is_silent:
+            self._seen = self._connection.last_heard
+        self._pinged_at += missed
+        self._prolonged_to += missed
+        self._last_look = False
+        self._arm()
+
+    def pong_received(self) -> None:
+        """The answer is here."""
+        self._is_awaiting = False
+        if self._frozen_at is None:
+            self.stop()
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._frozen_at is None:
+            delay = max(self._due_at() - monotonic(), 0.0)
+            self._timer = self._loop.call_later(delay, self._due)
+
+    def _due_at(self) -> float:
+        idle_timeout, reply_timeout, strategy = self._settings
+        if self._is_awaiting:
+            return max(self._pinged_at + reply_timeout, self._prolonged_to)
+        if strategy == WSAutoPingStrategy.PING_PERIODICALLY:
+            return self._pinged_at + idle_timeout
+        return self._connection.last_heard + idle_timeout
+
+    def _due(self) -> None:
+        self._timer = None
+        connection = self._connection
+        if monotonic() < self._due_at():
+            # Something was heard meanwhile. Or the loop's clock is a coarser one.
+            self._arm()
+        elif not self._is_awaiting:
+            self._ping()
+        elif connection.last_heard == self._seen or not self._may_prolong():
+            if self._last_look:
+                self._connection.give_up_peer(
+                    f"no answer to a ping within {self._settings.reply_timeout:g} s"
+                )
+                return
+            self._last_look = True
+            self._timer = self._loop.call_later(_LAST_LOOK, self._due)
+            return
+        else:
+            self._last_look = False
+            self._arm()
+
+    def _may_prolong(self) -> bool:
+        """Bytes came, but no answer: wait on?"""
+        connection = self._connection
+        if self._settings.strategy == WSAutoPingStrategy.PING_WHEN_IDLE or not connection.can_send:
+            # Alive. The answer to this ping, if it comes, is still an answer.
+            self._is_awaiting = False
+            return True
+        if connection.is_frame_under_way:
+            self._prolonged_to = connection.last_heard + self._settings.reply_timeout
+            return self._prolonged_to > monotonic()
+        if self._extended:
+            return False
+        self._extended = True
+        self._prolonged_to = monotonic() + self._settings.reply_timeout
+        return True
+
+    def _ping(self) -> None:
+        self._pinged_at = monotonic()
+        self._seen = self._connection.last_heard
+        self._prolonged_to = 0.0
+        self._extended = self._last_look = False
+        self._is_awaiting = True
+        self._connection.send_auto_ping()
+        if self._is_awaiting and self._timer is None and not self._connection.is_disconnected:
+            self._arm()
+
+
+class RoundTrips:
+    """The PINGs of `measure_roundtrip_time` that are on their way."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        # By payload, in the order of sending: when, by the finer clock too, and who waits.
+        self._waiting: dict[bytes, tuple[float, float, asyncio.Future[float]]] = {}
+
+    async def measure(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> float:
+        """One round trip, in seconds."""
+        if not connection.can_send:
+            raise _closed()
+        if len(self._waiting) > _MAX_ABANDONED:
+            self._forget_abandoned()
+        payload = os.urandom(8)
+        future: asyncio.Future[float] = loop.create_future()
+        self._waiting[payload] = monotonic(), perf_counter(), future
+        try:
+            connection.send_ping(payload)
+        except BaseException:
+            self._waiting.pop(payload, None)
+            raise
+        return await future
+
+    def pong_received(self, payload: bytes) -> bool:
+        """Is `payload` that of a PING of ours?"""
+        if payload not in self._waiting:
+            return False
+        # RFC 6455 section 5.5.3: the peer may answer only the last of several PINGs.
+        self.answered_until(self._waiting[payload][0])
+        return True
+
+    def answered_until(self, sent_at: float) -> None:
+        """All that was sent until then has been answered now."""
+        now = perf_counter()
+        for payload, (when, start, future) in list(self._waiting.items()):
+            if when > sent_at:
+                break
+            del self._waiting[payload]
+            if not future.done():
+                future.set_result(now - start)
+
+    def fail(self) -> None:
+        """The connection is closed."""
+        waiting, self._waiting = self._waiting, {}
+        for *_, future in waiting.values():
+            if not future.done():
+                future.set_exception(_closed())
+
+    def _forget_abandoned(self) -> None:
+        self._waiting = {
+            payload: entry for payload, entry in self._waiting.items() if not entry[-1].done()
+        }
+
+
+def _closed() -> ConnectionResetError:
+    return ConnectionResetError("the connection was closed before the round trip was complete")

@@ -1,0 +1,156 @@
+"""Through a proxy: HTTP CONNECT, SOCKS4, SOCKS5. The one module that imports python-socks.
+
+python-socks speaks the proxies' protocols over a stream that we open, so that the user's socket,
+the TLS of an ``https://`` proxy and the transports are those of every other connection.
+
+Always holds: when `open_tunnel` raises or is cancelled, the transport to the proxy is closed; the
+proxy's password is in no error and no log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from python_socks import ProxyError, ProxyType
+from python_socks.async_.asyncio.v2 import Proxy
+
+from picows.aio.parameters import MAX_SECONDS
+from picows.errors import WSHandshakeError
+from picows.urls import WSParsedURL
+
+__all__ = ["open_tunnel"]
+
+_TYPES = {
+    # TLS with the proxy is ours.
+    "https": ProxyType.HTTP,
+    "http": ProxyType.HTTP,
+    "socks4": ProxyType.SOCKS4,
+    "socks5": ProxyType.SOCKS5,
+}
+
+
+async def open_tunnel(
+    proxy: WSParsedURL,
+    host: str,
+    port: int,
+    open_stream: Callable[[asyncio.Protocol], Awaitable[None]],
+) -> asyncio.Transport:
+    """
+    A transport on which `host` and `port` are at the other end.
+
+    :param open_stream: connects a protocol to the proxy
+    :raises WSHandshakeError: the proxy refused, or does not speak its protocol
+    """
+    stream = _Stream()
+    client = Proxy(
+        _TYPES[proxy.scheme],
+        proxy.host,
+        proxy.port,
+        proxy.username,
+        proxy.password,
+        # A SOCKS4 request has room for an IPv4 address only.
+        rdns=proxy.scheme != "socks4",
+        forward=cast(Any, _Opener(stream, open_stream)),
+    )
+    try:
+        await client.connect(host, port, timeout=MAX_SECONDS)
+        transport = stream.transport
+        assert transport is not None
+        if stream.received:
+            raise WSHandshakeError(
+                f"the proxy {proxy.redacted} sent {len(stream.received)} bytes of its own behind"
+                " its answer"
+            )
+        if stream.ended:
+            raise WSHandshakeError(f"the proxy {proxy.redacted} closed the connection")
+    except (ProxyError, EOFError) as exc:
+        stream.abort()
+        raise WSHandshakeError(
+            f"the proxy {proxy.redacted} opened no connection to {host}:{port}: {exc}"
+        ) from exc
+    except BaseException:
+        stream.abort()
+        raise
+    return transport
+
+
+class _Stream(asyncio.Protocol):
+    """What python-socks reads and writes while it talks to the proxy."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.received = bytearray()
+        self.ended = False
+        self._lost_by: Exception | None = None
+        self._changed = asyncio.Event()
+
+    # The protocol of the transport
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        self._changed.set()
+
+    def eof_received(self) -> None:
+        self.ended = True
+        self._changed.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost_by = exc
+        self.eof_received()
+
+    # The stream of python-socks
+
+    async def read(self, max_bytes: int = 65536) -> bytes:
+        while not self.received and not self.ended:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._lost_by is not None:
+            raise self._lost_by
+        data = bytes(self.received[:max_bytes])
+        del self.received[:max_bytes]
+        return data
+
+    async def read_exactly(self, n: int) -> bytes:
+        data = b""
+        while len(data) < n:
+            more = await self.read(n - len(data))
+            if not more:
+                raise EOFError("it closed the connection")
+            data += more
+        return data
+
+    async def write(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+
+    async def write_all(self, data: bytes) -> None:
+        await self.write(data)
+
+    async def close(self) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class _Opener:
+    """In the place where python-socks has the proxy in front of this one: it opens the stream."""
+
+    def __init__(
+        self,
+        stream: _Stream,
+        open_stream: Callable[[asyncio.Protocol], Awaitable[None]],
+    ) -> None:
+        self._stream = stream
+        self._open_stream = open_stream
+
+    async def connect(self, *args: object, **kwargs: object) -> _Stream:
+        # `_Stream` learns of its transport itself.
+        await self._open_stream(self._stream)
+        return self._stream
