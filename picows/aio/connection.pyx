@@ -66,6 +66,7 @@ cdef extern from "Python.h":
 cdef extern from "socket_calls.h":
     const bint PICOWS_DIRECT_WRITE
     bint picows_socket_has_error(int fd)
+    size_t picows_socket_unacknowledged(int fd)
 
 
 cdef enum Phase:
@@ -646,6 +647,23 @@ cdef class Connection(Outbound, BufferedProtocol):
     def is_frame_under_way(self):
         """Is there a frame that has not arrived as a whole?"""
         return self.receiver.own is not None and self.receiver.own_end > self.receiver.own_start
+
+    @property
+    def bytes_sent(self):
+        """Bytes that were sent or queued since the upgrade."""
+        return self.sent
+
+    @property
+    def bytes_taken(self):
+        """
+        How many of these the peer's machine has, about: TLS adds to them. It moves as long as the
+        peer reads what waits.
+        """
+        waiting = self.underlying.get_write_buffer_size()
+        sock = self.underlying.get_extra_info("socket")
+        if sock is not None:
+            waiting += picows_socket_unacknowledged(sock.fileno())
+        return <long long>self.sent - <long long>waiting
 
     def send_auto_ping(self):
         """It is time for a ping. After a CLOSE was sent none goes out; life is judged all the same.

@@ -45,6 +45,8 @@ class AutoPing:
     PING_WHEN_IDLE: a ping after `idle_timeout` without a byte; any byte after it is a sign of life.
     PING_PERIODICALLY: a ping every `idle_timeout`; it has to be answered. Only bytes of a frame
     that is still under way prolong the wait, and once what arrived ahead of the answer.
+
+    A ping that waits behind other bytes is on its way as long as the peer takes some of them.
     """
 
     __slots__ = (
@@ -54,10 +56,12 @@ class AutoPing:
         "_is_awaiting",
         "_last_look",
         "_loop",
+        "_ping_begin",
         "_pinged_at",
         "_prolonged_to",
         "_seen",
         "_settings",
+        "_taken",
         "_timer",
     )
 
@@ -74,6 +78,8 @@ class AutoPing:
         self._is_awaiting = False
         self._extended = False
         self._prolonged_to = 0.0
+        # In the stream of what is sent: where the ping begins, and how far the peer took it.
+        self._ping_begin = self._taken = 0
         self._last_look = False
         self._frozen_at: float | None = None
 
@@ -134,13 +140,12 @@ class AutoPing:
 
     def _due(self) -> None:
         self._timer = None
-        connection = self._connection
         if monotonic() < self._due_at():
             # Something was heard meanwhile. Or the loop's clock is a coarser one.
             self._arm()
         elif not self._is_awaiting:
             self._ping()
-        elif connection.last_heard == self._seen or not self._may_prolong():
+        elif not (self._is_ping_moving() or self._may_prolong()):
             if self._last_look:
                 self._connection.give_up_peer(
                     f"no answer to a ping within {self._settings.reply_timeout:g} s"
@@ -153,9 +158,19 @@ class AutoPing:
             self._last_look = False
             self._arm()
 
+    def _is_ping_moving(self) -> bool:
+        """Did the peer take of what waits ahead of the ping? Then it has the whole time again."""
+        before, self._taken = self._taken, self._connection.bytes_taken
+        if not before < min(self._taken, self._ping_begin):
+            return False
+        self._prolonged_to = monotonic() + self._settings.reply_timeout
+        return True
+
     def _may_prolong(self) -> bool:
-        """Bytes came, but no answer: wait on?"""
+        """No answer: wait on, because of bytes that came?"""
         connection = self._connection
+        if connection.last_heard == self._seen:
+            return False
         if self._settings.strategy == WSAutoPingStrategy.PING_WHEN_IDLE or not connection.can_send:
             # Alive. The answer to this ping, if it comes, is still an answer.
             self._is_awaiting = False
@@ -175,6 +190,8 @@ class AutoPing:
         self._prolonged_to = 0.0
         self._extended = self._last_look = False
         self._is_awaiting = True
+        self._ping_begin = self._connection.bytes_sent
+        self._taken = self._connection.bytes_taken
         self._connection.send_auto_ping()
         if self._is_awaiting and self._timer is None and not self._connection.is_disconnected:
             self._arm()

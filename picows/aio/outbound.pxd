@@ -17,6 +17,8 @@ cdef class Outbound(WSTransport):
         bint transport_copies
         # Bytes went into the transport's own queue and may still be there.
         bint backlogged
+        # Bytes that ever went to the socket or to that queue.
+        unsigned long long sent
         # The queue is over the transport's high-water mark.
         bint writing_paused
         # The transport is calling pause_writing or resume_writing.

@@ -525,6 +525,7 @@ cdef class Outbound(WSTransport):
         if n < 0:
             return self._write_failed(<int>-n)
         taken = <size_t>n
+        self.sent += taken
         if taken == total:
             return 0
         try:
@@ -556,6 +557,7 @@ cdef class Outbound(WSTransport):
     cdef int _hand_over(self, object data) except -1:
         """Give bytes to the transport below, which sends or queues them."""
         self.backlogged = True
+        self.sent += <size_t>len(data)
         if self.secure and (self.in_flow_control or self.postponed is not None):
             if self.postponed is None:
                 self.postponed = []

@@ -1,9 +1,12 @@
-/* The two system calls that a connection makes on its socket by itself.
+/* The system calls that a connection makes on its socket by itself.
  *
  * picows_socket_write: one non-blocking write of one or two buffers. Returns the bytes taken, 0 when the
  * socket takes none now, or minus errno. Never raises SIGPIPE.
  *
  * picows_socket_has_error: does an error (a reset) wait to be read? Leaves it where it is.
+ *
+ * picows_socket_unacknowledged: how many bytes the peer's machine has not taken yet; 0 where the system
+ * does not tell.
  */
 #ifndef PICOWS_SOCKET_CALLS_H
 #define PICOWS_SOCKET_CALLS_H
@@ -28,11 +31,18 @@ static inline int picows_socket_has_error(int fd)
     return 0;
 }
 
+static inline size_t picows_socket_unacknowledged(int fd)
+{
+    (void)fd;
+    return 0;
+}
+
 #else
 
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -77,6 +87,19 @@ static inline int picows_socket_has_error(int fd)
 {
     struct pollfd entry = {fd, 0, 0};
     return poll(&entry, 1, 0) == 1 && (entry.revents & POLLERR) != 0;
+}
+
+static inline size_t picows_socket_unacknowledged(int fd)
+{
+#ifdef __linux__
+    /* Linux calls it SIOCOUTQ for sockets, which is the same number (tcp(7), unix(7)). */
+    int bytes = 0;
+    if (ioctl(fd, TIOCOUTQ, &bytes) == 0 && bytes > 0)
+        return (size_t)bytes;
+#else
+    (void)fd;
+#endif
+    return 0;
 }
 
 #endif
