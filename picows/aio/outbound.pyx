@@ -384,6 +384,7 @@ cdef class Outbound(WSTransport):
                 taken = picows_socket_write(self.fd, scratch, filled, NULL, 0)
             if taken < 0:
                 return self._write_failed(<int>-taken)
+            self.sent += <size_t>taken
             if <size_t>taken < filled or done == size:
                 break
             filled = 0
@@ -427,6 +428,7 @@ cdef class Outbound(WSTransport):
             if self.secure and (self.in_flow_control or self.postponed is not None):
                 return self._hand_over(data + bytes(body))
             self.backlogged = True
+            self.sent += header + size
             self.underlying.writelines((data, body))
             return 0
         if self.masked:
