@@ -86,6 +86,9 @@ async def ws_connect(
     socket_factory: SocketFactory | None = None,
     use_aiofastnet: bool | None = None,
     coalesce_writes: bool = False,
+    assemble_messages: bool = False,
+    max_message_size: int = 64 * 1024 * 1024,
+    max_fragments: int = 65536,
     **kwargs: Any,
 ) -> tuple[WSTransport, WSListener]:
     """
@@ -122,6 +125,11 @@ async def ws_connect(
     :param use_aiofastnet: None and True use aiofastnet's transports, False the loop's own
     :param coalesce_writes: gather what callbacks send while further frames of the same read wait,
         and send it at once; by default every frame leaves at once
+    :param assemble_messages: `WSListener.on_ws_frame` gets whole messages, whose order of
+        fragments, reserved bits and UTF-8 were checked (RFC 6455 section 5.4); without it, frames as
+        they come
+    :param max_message_size: bytes of a message; a larger one closes the connection (1009)
+    :param max_fragments: frames of a message; more of them close the connection (1009)
     :param kwargs: go to ``loop.create_connection`` (``local_addr``, ``happy_eyeballs_delay``,
         ``server_hostname``, ...)
 
@@ -150,6 +158,9 @@ async def ws_connect(
         use_aiofastnet=use_aiofastnet,
         max_frame_size=max_frame_size,
         read_buffer_init_size=read_buffer_init_size,
+        assemble_messages=assemble_messages,
+        max_message_size=max_message_size,
+        max_fragments=max_fragments,
     )
     check_count("max_redirects", max_redirects)
     if socket_factory is not None:

@@ -26,6 +26,9 @@ class Settings:
         transport_copies: bool,
         max_frame_size: int,
         read_buffer_init_size: int,
+        assemble_messages: bool,
+        max_message_size: int,
+        max_fragments: int,
     ) -> None: ...
     @property
     def is_client_side(self) -> bool: ...

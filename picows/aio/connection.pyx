@@ -37,7 +37,15 @@ from picows.wire.frame cimport (
     PONG,
     is_close_code_sendable,
 )
-from picows.wire.receiver cimport READ_FRAME, READ_MORE, READ_VIOLATION, Frame, Receiver
+from picows.wire.messages cimport MessageReader
+from picows.wire.receiver cimport (
+    READ_FRAME,
+    READ_MORE,
+    READ_PART,
+    READ_VIOLATION,
+    Frame,
+    Receiver,
+)
 from picows.wire.sender cimport cut_reason, first_byte
 
 from picows.aio.backend import tune_socket
@@ -88,11 +96,15 @@ cdef class Settings:
         bint transport_copies
         size_t max_frame_size
         size_t read_buffer_init_size
+        bint assemble_messages
+        size_t max_message_size
+        size_t max_fragments
 
     def __init__(
         self, *, bint is_client_side, logger, bint disconnect_on_exception, auto_ping,
         bint enable_auto_pong, bint coalesce_writes, bint transport_copies, size_t max_frame_size,
-        size_t read_buffer_init_size
+        size_t read_buffer_init_size, bint assemble_messages, size_t max_message_size,
+        size_t max_fragments
     ):
         self.is_client_side = is_client_side
         self.logger = logger
@@ -104,6 +116,9 @@ cdef class Settings:
         self.transport_copies = transport_copies
         self.max_frame_size = max_frame_size
         self.read_buffer_init_size = read_buffer_init_size
+        self.assemble_messages = assemble_messages
+        self.max_message_size = max_message_size
+        self.max_fragments = max_fragments
 
 
 cdef bint is_overridden_in_python(listener) except? True:
@@ -144,6 +159,8 @@ cdef class Connection(Outbound, BufferedProtocol):
         WSListener listener
         bint listener_is_python
         Receiver receiver
+        # What makes messages of frames; None where the listener gets frames.
+        MessageReader messages
 
         # A callback or a batch is running.
         bint in_callback
@@ -204,6 +221,8 @@ cdef class Connection(Outbound, BufferedProtocol):
             settings.max_frame_size,
             settings.read_buffer_init_size,
         )
+        if settings.assemble_messages:
+            self.messages = MessageReader(settings.max_message_size, settings.max_fragments)
 
     # Called by the loop
 
@@ -236,6 +255,9 @@ cdef class Connection(Outbound, BufferedProtocol):
         if self.phase == OPEN and not self.deaf:
             if self.receiver.received(nbytes, self.held or self.in_callback):
                 self.work_off()
+            elif self.messages is not None and not (self.held or self.in_callback):
+                if self.messages.look_ahead(self.receiver) == READ_VIOLATION:
+                    self.violated()
             return
         data = self.receiver.take_raw(nbytes)
         if self.phase == UPGRADING and not self.disconnected:
@@ -397,6 +419,7 @@ cdef class Connection(Outbound, BufferedProtocol):
         self.listener = None
         self.pending_pong = None
         self.receiver.drop()
+        self.messages = None
         self.drop_outbox()
         if self.close_timer is not None:
             self.close_timer.cancel()
@@ -441,6 +464,8 @@ cdef class Connection(Outbound, BufferedProtocol):
         self.stop_pings()
         self.pending_pong = None
         self.receiver.drop()
+        if self.messages is not None:
+            self.messages.drop()
         if not graceful:
             self.abort()
             return
@@ -534,6 +559,7 @@ cdef class Connection(Outbound, BufferedProtocol):
     cdef int deliver(self) except -1:
         cdef:
             Receiver receiver = self.receiver
+            MessageReader messages = self.messages
             WSListener listener = self.listener
             Frame frame = receiver.take_frame()
             bint coalesce = self.settings.coalesce_writes
@@ -549,6 +575,10 @@ cdef class Connection(Outbound, BufferedProtocol):
             try:
                 while not (self.deaf or self.held):
                     result = receiver.next_frame(frame)
+                    if messages is not None and result == READ_FRAME:
+                        result = messages.take(receiver, frame)
+                        if result == READ_PART:
+                            continue
                     if result != READ_FRAME:
                         if result == READ_MORE and receiver.refill():
                             continue
@@ -559,22 +589,22 @@ cdef class Connection(Outbound, BufferedProtocol):
                     if self.log_frames:
                         self.logger.log(PICOWS_DEBUG_LL, "< %s", frame)
                     if self.pong_awaited and self.is_awaited_pong(frame):
-                        if receiver.is_kept(frame):
-                            receiver.keep_frame(frame)
-                            frame = receiver.take_frame()
-                        continue
-                    calling = True
-                    if self.listener_is_python:
+                        pass
+                    elif self.listener_is_python:
+                        calling = True
                         args[3] = <PyObject*>frame
                         PyObject_VectorcallMethod(
                             "on_ws_frame", args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL
                         )
                     else:
+                        calling = True
                         listener.on_ws_frame(self, frame)
                     calling = False
                     if receiver.is_kept(frame):
                         receiver.keep_frame(frame)
                         frame = receiver.take_frame()
+                    elif frame.block is not None:
+                        messages.leave(receiver, frame)
                     if self.close_received is not None:
                         self.deaf = True
             except BaseException as exc:
@@ -597,6 +627,10 @@ cdef class Connection(Outbound, BufferedProtocol):
             if receiver.is_kept(frame):
                 receiver.keep_frame(frame)
                 frame = receiver.take_frame()
+            elif frame.block is not None:
+                messages.leave(receiver, frame)
+        if messages is not None and result == READ_MORE and not (self.deaf or self.held):
+            result = messages.look_ahead(receiver)
         self.gathering = False
         if result == READ_VIOLATION and not self.deaf:
             self.violated()

@@ -60,6 +60,7 @@ cdef class LoopState(BufferPool):
             if not self.shared_busy:
                 self.close_shared()
             self.warm = None
+            self.spare_body = None
             self.scratch = None
             if self.outbox_owner == NULL:
                 self.outbox = None

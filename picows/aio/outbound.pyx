@@ -47,7 +47,7 @@ from picows.wire.frame cimport (
     close_code_object,
     msg_type_object,
 )
-from picows.wire.octets cimport picows_mask
+from picows.wire.octets cimport picows_mask, rotated_key
 from picows.wire.sender cimport (
     MAX_HEADER_SIZE,
     check_data_frame,
@@ -94,19 +94,6 @@ cdef inline size_t build_frame(
         else:
             memcpy(target + header, payload, size)
     return header + size
-
-
-cdef inline uint32_t rotated_key(uint32_t key, size_t offset) noexcept nogil:
-    """The key as it applies from payload[offset] on."""
-    cdef:
-        unsigned char octets[4]
-        unsigned char rotated[4]
-        int i
-    memcpy(octets, &key, 4)
-    for i in range(4):
-        rotated[i] = octets[(offset + <size_t>i) & 3]
-    memcpy(&key, rotated, 4)
-    return key
 
 
 cdef class Outbound(WSTransport):

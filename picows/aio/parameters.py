@@ -218,6 +218,9 @@ def make_settings(
     use_aiofastnet: bool | None,
     max_frame_size: int,
     read_buffer_init_size: int,
+    assemble_messages: bool,
+    max_message_size: int,
+    max_fragments: int,
 ) -> Settings:
     """What every connection of one entry point has in common."""
     if use_aiofastnet is not None:
@@ -239,6 +242,9 @@ def make_settings(
         transport_copies=use_aiofastnet is not False,
         max_frame_size=check_size("max_frame_size", max_frame_size),
         read_buffer_init_size=check_size("read_buffer_init_size", read_buffer_init_size),
+        assemble_messages=check_flag("assemble_messages", assemble_messages),
+        max_message_size=check_size("max_message_size", max_message_size),
+        max_fragments=check_count("max_fragments", max_fragments, 1),
     )
 
 

@@ -59,6 +59,9 @@ async def ws_create_server(
     use_aiofastnet: bool | None = None,
     coalesce_writes: bool = True,
     path: str | None = None,
+    assemble_messages: bool = False,
+    max_message_size: int = 64 * 1024 * 1024,
+    max_fragments: int = 65536,
     **kwargs: Any,
 ) -> WSServer:
     """
@@ -88,6 +91,11 @@ async def ws_create_server(
     :param coalesce_writes: gather what callbacks send while further frames of the same read wait,
         and send it at once; False sends every frame at once
     :param path: a Unix socket to listen on; its file is removed when the server closes
+    :param assemble_messages: `WSListener.on_ws_frame` gets whole messages, whose order of
+        fragments, reserved bits and UTF-8 were checked (RFC 6455 section 5.4); without it, frames as
+        they come
+    :param max_message_size: bytes of a message; a larger one closes the connection (1009)
+    :param max_fragments: frames of a message; more of them close the connection (1009)
     :param kwargs: go to ``loop.create_server`` (``ssl``, ``reuse_port``, ``sock``, ``backlog``,
         ...)
 
@@ -111,6 +119,9 @@ async def ws_create_server(
         use_aiofastnet=use_aiofastnet,
         max_frame_size=max_frame_size,
         read_buffer_init_size=read_buffer_init_size,
+        assemble_messages=assemble_messages,
+        max_message_size=max_message_size,
+        max_fragments=max_fragments,
     )
     if kwargs.get("ssl") is not None:
         # The TLS handshake is part of the way that the deadline is about.

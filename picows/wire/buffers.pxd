@@ -10,6 +10,8 @@ cdef enum:
     PRIVATE_READ_SIZE = 64 * 1024
     # Blocks from here on are mapped, not allocated.
     MAP_FROM = 128 * 1024
+    # A block up to here waits for the next message to gather.
+    SPARE_BODY_LIMIT = 64 * 1024
     # A block up to here stays warm in the pool for a while.
     WARM_LIMIT = 2 * 1024 * 1024
 
@@ -47,6 +49,8 @@ cdef class BufferPool:
         void* shared_reader
         # One large block that is worth more than the page faults of the next one.
         Block warm
+        # A small block for the next message that is gathered from fragments.
+        Block spare_body
         # A frame that nobody kept, for the next batch.
         object spare_frame
 
@@ -54,5 +58,7 @@ cdef class BufferPool:
     cdef void close_shared(self) noexcept
     cdef Block take_block(self, size_t capacity, size_t expected)
     cdef int give_back(self, Block block) except -1
+    cdef Block take_body(self, size_t capacity)
+    cdef int give_back_body(self, Block block) except -1
     cdef int warm_kept(self) except -1
     cdef int block_oversized(self, object receiver) except -1

@@ -128,6 +128,21 @@ cdef class BufferPool:
             self.warm_kept()
         return 0
 
+    cdef Block take_body(self, size_t capacity):
+        """A block for a message that is gathered."""
+        cdef Block block = self.spare_body
+        if block is not None and block.capacity >= capacity:
+            self.spare_body = None
+            return block
+        return self.take_block(capacity, capacity)
+
+    cdef int give_back_body(self, Block block) except -1:
+        """The message was delivered, and nobody kept it."""
+        if block.capacity <= SPARE_BODY_LIMIT:
+            self.spare_body = block
+            return 0
+        return self.give_back(block)
+
     cdef int warm_kept(self) except -1:
         """Hook: a block was kept warm. Who owns a clock drops it after a while."""
         return 0

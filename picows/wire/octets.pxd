@@ -10,6 +10,19 @@ from libc.string cimport memcpy
 cdef void (*picows_mask)(unsigned char* dst, const unsigned char* src, size_t n,
                          uint32_t key) noexcept nogil
 
+cdef inline uint32_t rotated_key(uint32_t key, size_t offset) noexcept nogil:
+    """The key as it applies from payload[offset] on."""
+    cdef:
+        unsigned char octets[4]
+        unsigned char rotated[4]
+        int i
+    memcpy(octets, &key, 4)
+    for i in range(4):
+        rotated[i] = octets[(offset + <size_t>i) & 3]
+    memcpy(&key, rotated, 4)
+    return key
+
+
 ctypedef uint32_t picows_utf8
 
 # 0: ok so far; -1: invalid, at the first byte that no valid text can have there, and from then on.

@@ -1,3 +1,5 @@
+from libc.stdint cimport uint32_t
+
 from picows.wire.buffers cimport Block, BufferPool
 from picows.wire.frame cimport WSFrame
 
@@ -6,6 +8,8 @@ cdef enum ReadResult:
     READ_MORE = 0
     READ_FRAME = 1
     READ_VIOLATION = 2
+    # Of MessageReader: a fragment, taken in.
+    READ_PART = 3
 
 
 cdef enum Target:
@@ -16,12 +20,26 @@ cdef enum Target:
     TARGET_PRIVATE
 
 
+cdef struct HalfFrame:
+    # Where a frame stands of which the payload is not complete; how much of it is here, and how
+    # much of that was unmasked and judged already.
+    char* payload
+    size_t size
+    size_t arrived
+    size_t checked
+    uint32_t key
+    unsigned int opcode
+    unsigned char first
+
+
 cdef class Frame(WSFrame):
     cdef:
         # Once the frame is kept: a small payload moved to memory of its own, or the block it stays
-        # in.
+        # in. A message that was gathered lies in a block from the first on.
         char* moved
         Block block
+        # So many bytes of the payload were judged before the frame was complete.
+        size_t checked
         # Memoryviews and arrays that are open on the payload.
         Py_ssize_t exports
 
@@ -56,6 +74,8 @@ cdef class Receiver:
         char* end
         # After READ_MORE: how many bytes the frame at pos has at least, as far as its header tells.
         size_t needed
+        # So many bytes of its payload are unmasked already.
+        size_t unmasked
 
         # After READ_VIOLATION: close code (RFC 6455 section 7.4.1) and text.
         readonly unsigned int violation_code
@@ -75,11 +95,13 @@ cdef class Receiver:
     cdef int keep_frame(self, Frame frame) except -1
     cdef int end_batch(self, bint hold) except -1
     cdef int drop(self) noexcept
+    cdef bint peek(self, HalfFrame* half) noexcept
+    cdef size_t unmask_half(self, HalfFrame* half) noexcept
+    cdef int violate(self, unsigned int code, str text) except -1
     cdef int shrink(self) except -1
 
     cdef Block _take_target(self, Py_ssize_t nbytes)
     cdef int _receive(self, const char* octets, size_t size, list frames) except -1
-    cdef int _violate(self, unsigned int code, str text) except -1
     cdef int _check_close(self, Frame frame) except -1
     cdef int _hold(self) except -1
     cdef int _stash(self) except -1

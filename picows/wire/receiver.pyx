@@ -60,7 +60,7 @@ from picows.wire.frame cimport (
     is_close_code_receivable,
     msg_type_object,
 )
-from picows.wire.octets cimport picows_mask, picows_utf8_valid
+from picows.wire.octets cimport picows_mask, picows_utf8_valid, rotated_key
 
 
 cdef extern from *:
@@ -358,10 +358,10 @@ cdef class Receiver:
         # RFC 6455 section 5.2: an opcode that is not defined fails the connection.
         opcode = p[0] & 0x0F
         if not (KNOWN_OPCODES >> opcode) & 1:
-            return self._violate(PROTOCOL_ERROR, f"opcode {opcode} is not defined")
+            return self.violate(PROTOCOL_ERROR, f"opcode {opcode} is not defined")
         # RFC 6455 section 5.1: a client masks every frame, a server none.
         if (p[1] >> 7) != self.expect_masked:
-            return self._violate(
+            return self.violate(
                 PROTOCOL_ERROR,
                 "a frame from a client is not masked" if self.expect_masked
                 else "a frame from a server is masked",
@@ -372,9 +372,9 @@ cdef class Receiver:
         if opcode >= CLOSE:
             # RFC 6455 section 5.5: control frames are short and not fragmented.
             if length > 125:
-                return self._violate(PROTOCOL_ERROR, "a control frame declares more than 125 bytes")
+                return self.violate(PROTOCOL_ERROR, "a control frame declares more than 125 bytes")
             if not p[0] & 0x80:
-                return self._violate(PROTOCOL_ERROR, "a control frame is fragmented")
+                return self.violate(PROTOCOL_ERROR, "a control frame is fragmented")
         elif length == 126:
             if available < 4:
                 self.needed = 4
@@ -383,7 +383,7 @@ cdef class Receiver:
             header += 2
             # RFC 6455 section 5.2: the minimal number of bytes encodes the length.
             if size < 126:
-                return self._violate(PROTOCOL_ERROR, f"length {size} is not encoded minimally")
+                return self.violate(PROTOCOL_ERROR, f"length {size} is not encoded minimally")
         elif length == 127:
             if available < 10:
                 self.needed = 10
@@ -392,11 +392,11 @@ cdef class Receiver:
             header += 8
             # RFC 6455 section 5.2: the most significant bit is 0.
             if size >> 63:
-                return self._violate(PROTOCOL_ERROR, "the top bit of a 64-bit length is set")
+                return self.violate(PROTOCOL_ERROR, "the top bit of a 64-bit length is set")
             if size < 65536:
-                return self._violate(PROTOCOL_ERROR, f"length {size} is not encoded minimally")
+                return self.violate(PROTOCOL_ERROR, f"length {size} is not encoded minimally")
         if size > self.max_frame_size:
-            return self._violate(
+            return self.violate(
                 MESSAGE_TOO_BIG,
                 f"a frame of {size} bytes is over max_frame_size of {self.max_frame_size}",
             )
@@ -412,7 +412,14 @@ cdef class Receiver:
         frame.rsv3 = (p[0] >> 4) & 1
         if self.expect_masked:
             memcpy(&key, p + header - 4, 4)
-            picows_mask(p + header, p + header, <size_t>size, key)
+            if self.unmasked:
+                key = rotated_key(key, self.unmasked)
+            picows_mask(
+                p + header + self.unmasked, p + header + self.unmasked,
+                <size_t>size - self.unmasked, key,
+            )
+        frame.checked = self.unmasked
+        self.unmasked = 0
         p += header
         frame.payload_ptr = <char*>p
         frame.payload_size = <Py_ssize_t>size
@@ -433,18 +440,71 @@ cdef class Receiver:
         if frame.payload_size == 0:
             return READ_FRAME
         if frame.payload_size == 1:
-            return self._violate(PROTOCOL_ERROR, "a close payload of 1 byte holds no code")
+            return self.violate(PROTOCOL_ERROR, "a close payload of 1 byte holds no code")
         code = <unsigned int>load_be16(p)
         if not is_close_code_receivable(code):
-            return self._violate(PROTOCOL_ERROR, f"close code {code} must not be sent")
+            return self.violate(PROTOCOL_ERROR, f"close code {code} must not be sent")
         if not picows_utf8_valid(p + 2, <size_t>frame.payload_size - 2):
-            return self._violate(INVALID_TEXT, "the reason of a CLOSE is not UTF-8")
+            return self.violate(INVALID_TEXT, "the reason of a CLOSE is not UTF-8")
         return READ_FRAME
 
-    cdef int _violate(self, unsigned int code, str text) except -1:
+    cdef int violate(self, unsigned int code, str text) except -1:
         self.violation_code = code
         self.violation_text = text
         return READ_VIOLATION
+
+    # Half a frame
+
+    cdef bint peek(self, HalfFrame* half) noexcept:
+        """The frame of which only a part is here; False where not even its header is."""
+        cdef:
+            unsigned char* p
+            size_t available
+            size_t header
+            uint64_t size
+        if self.batch is not None:
+            p = <unsigned char*>self.pos
+            available = <size_t>(self.end - self.pos)
+        elif self.own is not None:
+            p = <unsigned char*>self.own.data + self.own_start
+            available = self.own_end - self.own_start
+        else:
+            return False
+        if available < 2:
+            return False
+        size = p[1] & 0x7F
+        header = 6 if self.expect_masked else 2
+        if size == 126:
+            if available < 4:
+                return False
+            size = load_be16(p + 2)
+            header += 2
+        elif size == 127:
+            if available < 10:
+                return False
+            size = load_be64(p + 2)
+            header += 8
+        if available < header or size > self.max_frame_size:
+            return False
+        half.first = p[0]
+        half.opcode = p[0] & 0x0F
+        half.payload = <char*>p + header
+        half.size = <size_t>size
+        half.arrived = min(available - header, <size_t>size)
+        half.checked = self.unmasked
+        if self.expect_masked:
+            memcpy(&half.key, p + header - 4, 4)
+        return True
+
+    cdef size_t unmask_half(self, HalfFrame* half) noexcept:
+        """
+        Unmask what has arrived of the payload, so that it can be judged. Returns how much that is.
+        """
+        cdef unsigned char* p = <unsigned char*>half.payload + half.checked
+        if self.expect_masked:
+            picows_mask(p, p, half.arrived - half.checked, rotated_key(half.key, half.checked))
+        self.unmasked = half.arrived
+        return half.arrived
 
     # The end of a batch
 
@@ -461,17 +521,22 @@ cdef class Receiver:
 
     cdef int keep_frame(self, Frame frame) except -1:
         """Somebody holds `frame`: make it independent of this batch."""
-        cdef size_t size = <size_t>frame.payload_size
+        cdef:
+            size_t size = <size_t>frame.payload_size
+            Block block = frame.block if frame.block is not None else self.batch
         if frame.exports == 0 and size <= MOVE_LIMIT:
             frame.moved = <char*>malloc(size + PADDING)
             if frame.moved != NULL:
                 memcpy(frame.moved, frame.payload_ptr, size)
                 memset(frame.moved + size, 0, PADDING)
                 frame.payload_ptr = frame.moved
+                if frame.block is not None:
+                    frame.block = None
+                    self.pool.give_back_body(block)
                 return 0
         # Exported memory must not move, and a large payload is not worth copying.
-        frame.block = self.batch
-        self.batch.pinned = True
+        frame.block = block
+        block.pinned = True
         return 0
 
     cdef int refill(self) except -1:
@@ -502,6 +567,7 @@ cdef class Receiver:
     cdef int drop(self) noexcept:
         """Forget what waits and what is left of the batch: nothing more will be parsed."""
         self.own = None
+        self.unmasked = 0
         self.frame_size = 0
         self.pos = self.end
         return 0

@@ -1,0 +1,172 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Frames to messages (RFC 6455 section 5.4): the order of fragments, sizes and counts, UTF-8.
+
+Always holds:
+
+* What a message may gather is bounded in bytes and in fragments before it is gathered.
+* Text is judged as its bytes arrive, also inside a frame that is not complete yet; each byte once.
+* An unfragmented message is not copied.
+"""
+
+cimport cython
+from libc.string cimport memcpy
+
+from picows.wire.buffers cimport Block, BufferPool
+from picows.wire.frame cimport (
+    CLOSE,
+    CONTINUATION,
+    INVALID_TEXT,
+    MESSAGE_TOO_BIG,
+    PROTOCOL_ERROR,
+    TEXT,
+    WSMsgType,
+    msg_type_object,
+)
+from picows.wire.octets cimport picows_utf8_done, picows_utf8_feed, picows_utf8_init
+from picows.wire.receiver cimport (
+    READ_FRAME,
+    READ_MORE,
+    READ_PART,
+    READ_VIOLATION,
+    Frame,
+    HalfFrame,
+    Receiver,
+)
+
+
+cdef enum:
+    # The room that a gathered message gets at first.
+    FIRST_BODY = 4 * 1024
+
+
+@cython.final
+cdef class MessageReader:
+    """What one connection makes of its frames, where whole messages were asked for."""
+
+    def __cinit__(self, size_t max_message_size, size_t max_fragments):
+        self.max_message_size = max_message_size
+        self.max_fragments = max_fragments
+        self.msg_type = CONTINUATION
+        picows_utf8_init(&self.utf8)
+
+    cdef int take(self, Receiver receiver, Frame frame) except -1:
+        """
+        The next frame. READ_FRAME: `frame` is a message now, or a control frame; READ_PART: it was
+        taken in.
+        """
+        cdef:
+            unsigned int opcode = <unsigned int>frame.msg_type
+            size_t size = <size_t>frame.payload_size
+            unsigned char first = (
+                <unsigned char>opcode | frame.fin << 7 | frame.rsv1 << 6 | frame.rsv2 << 5
+                | frame.rsv3 << 4
+            )
+        if self._check(receiver, first, opcode, size) == READ_VIOLATION:
+            return READ_VIOLATION
+        if opcode >= CLOSE:
+            return READ_FRAME
+        if opcode != CONTINUATION:
+            self.msg_type = <int>opcode
+        self.fragments += 1
+        if self.msg_type == TEXT:
+            if self._check_text(
+                receiver, frame.payload_ptr + frame.checked, size - frame.checked
+            ) == READ_VIOLATION:
+                return READ_VIOLATION
+            if frame.fin and not picows_utf8_done(&self.utf8):
+                return receiver.violate(INVALID_TEXT, "a text ends inside a character")
+        if not frame.fin:
+            self._append(receiver.pool, frame.payload_ptr, size)
+            return READ_PART
+        if self.fragments > 1:
+            self._append(receiver.pool, frame.payload_ptr, size)
+            frame.msg_type = <WSMsgType>self.msg_type
+            frame.payload_ptr = self.body.data
+            frame.payload_size = <Py_ssize_t>self.size
+            # The frame owns the body until `leave`.
+            frame.block = self.body
+            self.body = None
+            self.size = 0
+        self.msg_type = CONTINUATION
+        self.fragments = 0
+        picows_utf8_init(&self.utf8)
+        return READ_FRAME
+
+    cdef int leave(self, Receiver receiver, Frame frame) except -1:
+        """The callback is over, and nobody kept `frame`."""
+        cdef Block body = frame.block
+        if body is not None:
+            frame.block = None
+            receiver.pool.give_back_body(body)
+        return 0
+
+    cdef int drop(self) noexcept:
+        """Nothing more will be delivered."""
+        self.body = None
+        return 0
+
+    cdef int look_ahead(self, Receiver receiver) except -1:
+        """Judge the frame of which only a part has arrived by that part."""
+        cdef:
+            HalfFrame half
+            size_t arrived
+            size_t new
+        if not receiver.peek(&half):
+            return READ_MORE
+        if self._check(receiver, half.first, half.opcode, half.size) == READ_VIOLATION:
+            return READ_VIOLATION
+        if half.opcode == TEXT or (half.opcode == CONTINUATION and self.msg_type == TEXT):
+            arrived = receiver.unmask_half(&half)
+            new = arrived - half.checked
+            return self._check_text(receiver, half.payload + half.checked, new)
+        return READ_MORE
+
+    cdef int _check(
+        self, Receiver receiver, unsigned char first, unsigned int opcode, size_t size
+    ) except -1:
+        """What a header alone can break. Changes nothing, so that it may be asked again."""
+        # RFC 6455 section 5.2: no extension was agreed on that would mean something by them.
+        if first & 0x70:
+            return receiver.violate(PROTOCOL_ERROR, "a reserved bit is set")
+        if opcode >= CLOSE:
+            return READ_MORE
+        # RFC 6455 section 5.4
+        if opcode == CONTINUATION:
+            if self.msg_type == CONTINUATION:
+                return receiver.violate(PROTOCOL_ERROR, "a continuation continues no message")
+        elif self.msg_type != CONTINUATION:
+            return receiver.violate(
+                PROTOCOL_ERROR,
+                f"a {msg_type_object(<WSMsgType>opcode).name} frame comes inside a fragmented"
+                " message",
+            )
+        if size > self.max_message_size - self.size:
+            return receiver.violate(
+                MESSAGE_TOO_BIG,
+                f"a message of at least {self.size + size} bytes is over max_message_size of"
+                f" {self.max_message_size}",
+            )
+        if self.fragments >= self.max_fragments:
+            return receiver.violate(
+                MESSAGE_TOO_BIG, f"a message has more than {self.max_fragments} fragments"
+            )
+        return READ_MORE
+
+    cdef int _check_text(self, Receiver receiver, const char* text, size_t size) except -1:
+        """RFC 6455 section 8.1, up to the last byte that is here."""
+        if size and picows_utf8_feed(&self.utf8, <const unsigned char*>text, size) < 0:
+            return receiver.violate(INVALID_TEXT, "a text is not UTF-8")
+        return READ_MORE
+
+    cdef int _append(self, BufferPool pool, const char* data, size_t size) except -1:
+        """_check has bounded self.size + size by max_message_size."""
+        cdef size_t needed = self.size + size
+        if self.body is None:
+            self.body = pool.take_body(max(needed, <size_t>FIRST_BODY))
+        elif needed > self.body.capacity:
+            self.body.grow(
+                self.size, min(max(needed, 2 * self.body.capacity), self.max_message_size)
+            )
+        memcpy(self.body.data + self.size, data, size)
+        self.size = needed
+        return 0
