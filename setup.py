@@ -20,9 +20,11 @@ import copy
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import Cython
+import setuptools.errors
 from Cython.Build import cythonize
 from Cython.Compiler.Errors import CompileError
 from setuptools import Extension, setup
@@ -39,6 +41,8 @@ if KIND not in KINDS:
 C_SOURCES = {
     "picows.wire.octets": ["picows/wire/mask.c", "picows/wire/utf8.c"],
 }
+# The modules that call zlib, if its header is there; else Python's zlib does it.
+ZLIB_USERS = ("picows.wire.deflate",)
 INCLUDE_DIRS = ["picows/wire", "picows/aio"]
 
 ALL_MACROS = [
@@ -148,7 +152,31 @@ class BuildExt(build_ext):
         for extension in self.extensions:
             extension.extra_compile_args = (MSVC_COMPILE_ARGS if msvc else UNIX_COMPILE_ARGS)[KIND]
             extension.extra_link_args = [] if msvc else UNIX_LINK_ARGS.get(KIND, [])
+        self.find_zlib()
         super().build_extensions()
+
+    def find_zlib(self) -> None:
+        has_zlib = not os.environ.get("PICOWS_NO_ZLIB") and self.links_zlib()
+        for extension in self.extensions:
+            if extension.name in ZLIB_USERS:
+                if has_zlib:
+                    extension.libraries = [*extension.libraries, "z"]
+                else:
+                    extension.define_macros = [*extension.define_macros, ("PICOWS_NO_ZLIB", "1")]
+
+    def links_zlib(self) -> bool:
+        """Are there a header and a library?"""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "uses_zlib.c")
+            source.write_text("#include <zlib.h>\nint main(void) { return zlibVersion() == 0; }\n")
+            try:
+                objects = self.compiler.compile([str(source)], output_dir=folder)
+                self.compiler.link_executable(
+                    objects, "uses_zlib", output_dir=folder, libraries=["z"]
+                )
+            except (setuptools.errors.CompileError, setuptools.errors.LinkError):
+                return False
+        return True
 
     def build_extension(self, ext: Extension) -> None:
         # Modules are compiled side by side; one folder of objects each, since two may link the same

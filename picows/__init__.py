@@ -19,6 +19,7 @@ from picows.errors import (
     WSInvalidURL,
     WSProtocolError,
 )
+from picows.handshake.deflate import PerMessageDeflate
 from picows.handshake.http11 import (
     WSUpgradeRequest,
     WSUpgradeResponse,
@@ -29,6 +30,7 @@ from picows.wire.frame import WSCloseCode, WSFrame, WSMsgType
 
 __all__ = [
     "PICOWS_DEBUG_LL",
+    "PerMessageDeflate",
     "WSAutoPingStrategy",
     "WSCloseCode",
     "WSError",

@@ -33,6 +33,7 @@ from picows.errors import (
     WSInvalidURL,
 )
 from picows.handshake.client import REDIRECTS, ClientHandshake
+from picows.handshake.deflate import PerMessageDeflate
 from picows.handshake.headers import normalise_extra_headers
 from picows.handshake.http11 import WSUpgradeRequest, WSUpgradeResponse
 from picows.urls import WSParsedURL, parse_proxy_url, parse_url, resolve_redirect
@@ -89,6 +90,7 @@ async def ws_connect(
     assemble_messages: bool = False,
     max_message_size: int = 64 * 1024 * 1024,
     max_fragments: int = 65536,
+    permessage_deflate: bool | PerMessageDeflate = False,
     **kwargs: Any,
 ) -> tuple[WSTransport, WSListener]:
     """
@@ -126,10 +128,12 @@ async def ws_connect(
     :param coalesce_writes: gather what callbacks send while further frames of the same read wait,
         and send it at once; by default every frame leaves at once
     :param assemble_messages: `WSListener.on_ws_frame` gets whole messages, whose order of
-        fragments, reserved bits and UTF-8 were checked (RFC 6455 section 5.4); without it, frames as
-        they come
+        fragments, reserved bits and UTF-8 were checked (RFC 6455 section 5.4); without it, frames
+        as they come
     :param max_message_size: bytes of a message; a larger one closes the connection (1009)
     :param max_fragments: frames of a message; more of them close the connection (1009)
+    :param permessage_deflate: compress messages (RFC 7692), if the other side can: True, or a
+        `PerMessageDeflate`
     :param kwargs: go to ``loop.create_connection`` (``local_addr``, ``happy_eyeballs_delay``,
         ``server_hostname``, ...)
 
@@ -161,6 +165,7 @@ async def ws_connect(
         assemble_messages=assemble_messages,
         max_message_size=max_message_size,
         max_fragments=max_fragments,
+        permessage_deflate=permessage_deflate,
     )
     check_count("max_redirects", max_redirects)
     if socket_factory is not None:
@@ -168,7 +173,7 @@ async def ws_connect(
     check_kwargs("ws_connect", kwargs, CONNECTION_KWARGS, _REFUSED_KWARGS)
     _check_combination(target, proxy, proxy_ssl_context, kwargs)
     headers = normalise_extra_headers(extra_headers)
-    ClientHandshake(target, headers)
+    ClientHandshake(target, headers, deflate=settings.deflate)
 
     loop = asyncio.get_running_loop()
     server_hostname = kwargs.pop("server_hostname", None)
@@ -188,7 +193,9 @@ async def ws_connect(
     try:
         async with deadline(timeout):
             while True:
-                handshake = ClientHandshake(target, headers, redirects < max_redirects)
+                handshake = ClientHandshake(
+                    target, headers, redirects < max_redirects, settings.deflate
+                )
                 upgrade = _ClientUpgrade(handshake, call_factory, settings, loop)
                 connection = Connection(loop, settings, upgrade, None)
                 connected = False
@@ -359,7 +366,13 @@ class _ClientUpgrade:
             request = self._handshake.request
             self._listener = self._call_factory(request, response)
             # After this line the connection belongs to the listener.
-            self._connection.open(self._listener, request, response, self._handshake.trailing_data)
+            self._connection.open(
+                self._listener,
+                request,
+                response,
+                self._handshake.trailing_data,
+                self._handshake.deflate_agreement,
+            )
         except BaseException as exc:
             self._fail(exc)
             return

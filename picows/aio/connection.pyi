@@ -6,6 +6,7 @@ from typing_extensions import disjoint_base
 from picows.aio.keepalive import AutoPingSettings
 from picows.aio.logs import AnyLogger
 from picows.aio.transport import WSListener, WSTransport
+from picows.handshake.deflate import DeflateAgreement, PerMessageDeflate
 from picows.handshake.http11 import WSUpgradeRequest, WSUpgradeResponse
 
 __all__ = ["CLOSE_TIMEOUT", "Connection", "Settings"]
@@ -29,11 +30,14 @@ class Settings:
         assemble_messages: bool,
         max_message_size: int,
         max_fragments: int,
+        deflate: PerMessageDeflate | None,
     ) -> None: ...
     @property
     def is_client_side(self) -> bool: ...
     @property
     def logger(self) -> AnyLogger: ...
+    @property
+    def deflate(self) -> PerMessageDeflate | None: ...
 
 @disjoint_base
 class Connection(WSTransport, BufferedProtocol):
@@ -46,6 +50,7 @@ class Connection(WSTransport, BufferedProtocol):
         request: WSUpgradeRequest,
         response: WSUpgradeResponse,
         trailing: bytes,
+        deflate_agreement: DeflateAgreement | None = None,
     ) -> None: ...
     def abort(self) -> None: ...
     def forget(self) -> None: ...

@@ -29,6 +29,7 @@ from libc.stddef cimport size_t
 from picows.aio.loop_state cimport state_of
 from picows.aio.outbound cimport Outbound
 from picows.aio.transport cimport WSListener
+from picows.wire.deflate cimport Deflater, Inflater
 from picows.wire.frame cimport (
     CLOSE,
     GOING_AWAY,
@@ -99,12 +100,13 @@ cdef class Settings:
         bint assemble_messages
         size_t max_message_size
         size_t max_fragments
+        readonly object deflate
 
     def __init__(
         self, *, bint is_client_side, logger, bint disconnect_on_exception, auto_ping,
         bint enable_auto_pong, bint coalesce_writes, bint transport_copies, size_t max_frame_size,
         size_t read_buffer_init_size, bint assemble_messages, size_t max_message_size,
-        size_t max_fragments
+        size_t max_fragments, deflate
     ):
         self.is_client_side = is_client_side
         self.logger = logger
@@ -119,6 +121,8 @@ cdef class Settings:
         self.assemble_messages = assemble_messages
         self.max_message_size = max_message_size
         self.max_fragments = max_fragments
+        # A PerMessageDeflate, or None.
+        self.deflate = deflate
 
 
 cdef bint is_overridden_in_python(listener) except? True:
@@ -221,8 +225,6 @@ cdef class Connection(Outbound, BufferedProtocol):
             settings.max_frame_size,
             settings.read_buffer_init_size,
         )
-        if settings.assemble_messages:
-            self.messages = MessageReader(settings.max_message_size, settings.max_fragments)
 
     # Called by the loop
 
@@ -333,7 +335,7 @@ cdef class Connection(Outbound, BufferedProtocol):
 
     # The life cycle
 
-    def open(self, listener, request, response, bytes trailing):
+    def open(self, listener, request, response, bytes trailing, deflate_agreement=None):
         """The upgrade is done: `listener` takes over, `trailing` came behind the upgrade."""
         if not isinstance(listener, WSListener):
             raise TypeError(
@@ -346,6 +348,7 @@ cdef class Connection(Outbound, BufferedProtocol):
         self.listener_is_python = is_overridden_in_python(listener)
         self.request = request
         self.response = response
+        self.agree(deflate_agreement)
         self.phase = OPEN
         self.sendable = True
         # The upgrade was written through the transport, and may still be there in part.
@@ -368,6 +371,34 @@ cdef class Connection(Outbound, BufferedProtocol):
             self.receiver.prepend(<const char*>trailing, <size_t>len(trailing))
         if not self.held and self.receiver.begin_held():
             self.work_off()
+
+    cdef int agree(self, deflate_agreement) except -1:
+        """Set up what makes messages of frames, and what compresses them."""
+        cdef:
+            Settings settings = self.settings
+            Inflater inflater = None
+            size_t max_inflated_size = settings.max_message_size
+        if deflate_agreement is not None:
+            server_alone, client_alone, server_bits, client_bits = deflate_agreement
+            if not self.masked:
+                server_alone, client_alone = client_alone, server_alone
+                server_bits, client_bits = client_bits, server_bits
+            # From here on "server" is the other side.
+            inflater = Inflater(server_bits, not server_alone)
+            max_inflated_size = settings.deflate.max_inflated_size
+            # zlib deflates nothing with a window of 8.
+            if client_bits > 8:
+                self.deflater = Deflater(
+                    client_bits, not client_alone, settings.deflate.level,
+                    settings.deflate.memory_level,
+                )
+                self.deflate_from = settings.deflate.threshold
+        if settings.assemble_messages or inflater is not None:
+            self.messages = MessageReader(
+                settings.assemble_messages, settings.max_message_size, settings.max_fragments,
+                inflater, max_inflated_size,
+            )
+        return 0
 
     def abort(self):
         """Close the connection below at once, whatever its phase."""
@@ -420,6 +451,7 @@ cdef class Connection(Outbound, BufferedProtocol):
         self.pending_pong = None
         self.receiver.drop()
         self.messages = None
+        self.deflater = None
         self.drop_outbox()
         if self.close_timer is not None:
             self.close_timer.cancel()

@@ -1,5 +1,7 @@
 from picows.aio.loop_state cimport LoopState
 from picows.aio.transport cimport WSTransport
+from picows.wire.deflate cimport Deflater
+from picows.wire.frame cimport WSMsgType
 
 
 cdef class Outbound(WSTransport):
@@ -36,16 +38,26 @@ cdef class Outbound(WSTransport):
         # A batch is worked off and more complete frames wait: gather what is sent.
         bint gathering
 
+        # Compression of what is sent, if it was agreed on; of messages of how many bytes; the one
+        # under way is compressed.
+        Deflater deflater
+        size_t deflate_from
+        bint deflating
+
         # The two CLOSE frames, as CloseFrame or None; which came first.
         object close_sent
         object close_received
         bint received_first
 
     cdef int check_thread(self) except -1
+    cdef int check_undeflated(self, bint rsv1) except -1
     cdef bint refuses(self, str what) except? True
     cdef int send_message(self, unsigned char first, object message, bint is_control) except -1
     cdef int send_frame(
         self, unsigned char first, const char* payload, size_t size, object owner
+    ) except -1
+    cdef int send_deflated(
+        self, WSMsgType msg_type, object message, bint fin, object compress
     ) except -1
     cdef int send_in_place(self, unsigned char first, char* payload, size_t size) except -1
     cdef int flush_outbox(self) except -1

@@ -22,6 +22,7 @@ Always holds:
 from cpython.buffer cimport (
     PyBUF_SIMPLE,
     PyBUF_WRITABLE,
+    PyBuffer_FillInfo,
     PyBuffer_Release,
     PyObject_CheckBuffer,
     PyObject_GetBuffer,
@@ -36,10 +37,11 @@ from libc.string cimport memcpy
 
 from picows.aio.loop_state cimport OUTBOX_SIZE, SCRATCH_SIZE, LoopState
 from picows.aio.transport cimport WSTransport
-from picows.wire.buffers cimport WARM_LIMIT
+from picows.wire.buffers cimport WARM_LIMIT, Block
 from picows.wire.frame cimport (
     BINARY,
     CLOSE,
+    CONTINUATION,
     NO_INFO,
     PING,
     PONG,
@@ -77,6 +79,8 @@ cdef extern from "socket_calls.h" nogil:
 cdef enum:
     # Up to here an unmasked payload is copied behind its header: cheaper than a second iovec.
     COPY_LIMIT = 8 * 1024
+    # What is compressed gets this much room at first.
+    SMALL_OUTPUT = 4 * 1024
     # From here on a write lets other threads run.
     RELEASE_GIL_FROM = 64 * 1024
 
@@ -102,11 +106,16 @@ cdef class Outbound(WSTransport):
 
     cpdef send(
         self, WSMsgType msg_type, message,
-        bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False
+        bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False, compress=None
     ):
         self.check_thread()
         if <int>msg_type > BINARY:
             check_data_frame(<int>msg_type, 0, fin)
+        elif self.deflater is not None:
+            if rsv1 or rsv2 or rsv3:
+                raise ValueError("permessage-deflate was agreed on: reserved bits are its own")
+            self.send_deflated(msg_type, message, fin, compress)
+            return
         self.send_message(
             first_byte(<unsigned int>msg_type, fin, rsv1, rsv2, rsv3),
             message,
@@ -140,6 +149,8 @@ cdef class Outbound(WSTransport):
             raise ValueError(f"msg_offset {msg_offset} is beyond the buffer of {size} bytes")
         if <int>msg_type > BINARY:
             check_data_frame(<int>msg_type, <size_t>(size - msg_offset), fin)
+        elif self.deflater is not None:
+            self.check_undeflated(rsv1)
         if self.refuses(msg_type_object(msg_type).name):
             return
         # Exported, so that nobody resizes it while a write lets other threads run.
@@ -164,6 +175,8 @@ cdef class Outbound(WSTransport):
             raise ValueError(f"msg_size must not be negative: {msg_size}")
         if <int>msg_type > BINARY:
             check_data_frame(<int>msg_type, <size_t>msg_size, fin)
+        elif self.deflater is not None:
+            self.check_undeflated(rsv1)
         if self.refuses(msg_type_object(msg_type).name):
             return 0
         return self.send_in_place(
@@ -247,7 +260,69 @@ cdef class Outbound(WSTransport):
             )
         return True
 
+    cdef int check_undeflated(self, bint rsv1) except -1:
+        """The rules of the `reuse` calls, which compress nothing."""
+        if rsv1:
+            raise ValueError("permessage-deflate was agreed on: rsv1 is its own")
+        if self.deflating:
+            raise ValueError("a message that is being compressed is continued with send()")
+        return 0
+
     # Frames
+
+    cdef int send_deflated(
+        self, WSMsgType msg_type, object message, bint fin, object compress
+    ) except -1:
+        """A data frame where permessage-deflate was agreed on (RFC 7692 section 6)."""
+        cdef:
+            Py_buffer view
+            const char* payload = NULL
+            Py_ssize_t size = 0
+            unsigned char first = first_byte(<unsigned int>msg_type, fin, False, False, False)
+            size_t deflated
+            Block out
+        if compress is not None and not isinstance(compress, bool):
+            raise TypeError(f"compress must be True, False or None, not {compress!r}")
+        if isinstance(message, str):
+            payload = PyUnicode_AsUTF8AndSize(message, &size)
+            PyBuffer_FillInfo(&view, message, <void*>payload, size, 1, PyBUF_SIMPLE)
+        elif message is None:
+            PyBuffer_FillInfo(&view, b"", <void*>b"", 0, 1, PyBUF_SIMPLE)
+        elif PyObject_CheckBuffer(message):
+            PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        else:
+            raise TypeError(
+                f"message must be bytes-like, str or None, not {type(message).__name__}"
+            )
+        try:
+            if self.refuses("frame"):
+                return 0
+            # A message is compressed as a whole, or not at all.
+            if msg_type != CONTINUATION:
+                self.deflating = (
+                    bool(compress) if compress is not None
+                    else not fin or <size_t>view.len >= self.deflate_from
+                )
+            if not self.deflating:
+                return self.send_frame(first, <const char*>view.buf, <size_t>view.len, message)
+            if msg_type != CONTINUATION:
+                first |= 0x40
+            self.deflating = not fin
+            out = self.state.take_body(SMALL_OUTPUT)
+            try:
+                deflated = self.deflater.deflate(
+                    out, <const char*>view.buf, <size_t>view.len, fin
+                )
+            except BaseException:
+                # The peer would inflate what follows with another window.
+                self._lose()
+                raise
+            # Frames of `size` bytes from memory that is ours until they are sent.
+            self.send_frame(first, out.data, deflated, None)
+            self.state.give_back_body(out)
+            return 0
+        finally:
+            PyBuffer_Release(&view)
 
     cdef int send_message(self, unsigned char first, object message, bint is_control) except -1:
         """Send a frame with `message` (bytes-like, str, None) as its payload."""

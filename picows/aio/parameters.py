@@ -16,6 +16,7 @@ from picows.aio.connection import Settings
 from picows.aio.keepalive import AutoPingSettings
 from picows.aio.logs import AnyLogger, get_logger
 from picows.aio.transport import WSAutoPingStrategy
+from picows.handshake.deflate import PerMessageDeflate
 
 __all__ = [
     "MAX_SECONDS",
@@ -221,6 +222,7 @@ def make_settings(
     assemble_messages: bool,
     max_message_size: int,
     max_fragments: int,
+    permessage_deflate: bool | PerMessageDeflate | None,
 ) -> Settings:
     """What every connection of one entry point has in common."""
     if use_aiofastnet is not None:
@@ -245,7 +247,19 @@ def make_settings(
         assemble_messages=check_flag("assemble_messages", assemble_messages),
         max_message_size=check_size("max_message_size", max_message_size),
         max_fragments=check_count("max_fragments", max_fragments, 1),
+        deflate=_check_deflate("permessage_deflate", permessage_deflate),
     )
+
+
+def _check_deflate(name: str, value: object) -> PerMessageDeflate | None:
+    if isinstance(value, PerMessageDeflate):
+        return value
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{name} must be True, False or a PerMessageDeflate, not {value!r}")
+    if not value:
+        return None
+    # Of the windows of 15 bits that RFC 7692 begins with, a connection would take 300 KB.
+    return PerMessageDeflate(client_max_window_bits=12, server_max_window_bits=12)
 
 
 def _check_strategy(name: str, value: Any) -> WSAutoPingStrategy:

@@ -28,6 +28,7 @@ from picows.aio.parameters import (
 )
 from picows.aio.transport import WSAutoPingStrategy, WSListener
 from picows.errors import WSHandshakeError
+from picows.handshake.deflate import PerMessageDeflate
 from picows.handshake.http11 import WSUpgradeRequest, WSUpgradeResponseWithListener
 from picows.handshake.server import ServerHandshake, ServerRefusal
 from picows.wire.sender import check_close_code
@@ -62,6 +63,7 @@ async def ws_create_server(
     assemble_messages: bool = False,
     max_message_size: int = 64 * 1024 * 1024,
     max_fragments: int = 65536,
+    permessage_deflate: bool | PerMessageDeflate = False,
     **kwargs: Any,
 ) -> WSServer:
     """
@@ -92,10 +94,12 @@ async def ws_create_server(
         and send it at once; False sends every frame at once
     :param path: a Unix socket to listen on; its file is removed when the server closes
     :param assemble_messages: `WSListener.on_ws_frame` gets whole messages, whose order of
-        fragments, reserved bits and UTF-8 were checked (RFC 6455 section 5.4); without it, frames as
-        they come
+        fragments, reserved bits and UTF-8 were checked (RFC 6455 section 5.4); without it, frames
+        as they come
     :param max_message_size: bytes of a message; a larger one closes the connection (1009)
     :param max_fragments: frames of a message; more of them close the connection (1009)
+    :param permessage_deflate: compress messages (RFC 7692), if the other side can: True, or a
+        `PerMessageDeflate`
     :param kwargs: go to ``loop.create_server`` (``ssl``, ``reuse_port``, ``sock``, ``backlog``,
         ...)
 
@@ -122,6 +126,7 @@ async def ws_create_server(
         assemble_messages=assemble_messages,
         max_message_size=max_message_size,
         max_fragments=max_fragments,
+        permessage_deflate=permessage_deflate,
     )
     if kwargs.get("ssl") is not None:
         # The TLS handshake is part of the way that the deadline is about.
@@ -298,7 +303,7 @@ class _ServerUpgrade:
 
     def __init__(self, server: WSServer) -> None:
         self._server = server
-        self._handshake = ServerHandshake()
+        self._handshake = ServerHandshake(server._settings.deflate)
         self._refused = False
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
@@ -349,7 +354,9 @@ class _ServerUpgrade:
         self._cancel_timer()
         self._connection.underlying_transport.write(raw)
         # From here on the connection belongs to the listener, and this object is let go.
-        self._connection.open(listener, request, response, handshake.trailing_data)
+        self._connection.open(
+            listener, request, response, handshake.trailing_data, handshake.deflate_agreement
+        )
 
     def eof_received(self) -> None:
         try:

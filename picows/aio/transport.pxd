@@ -13,7 +13,7 @@ cdef enum WSAutoPingStrategy:
 cdef class WSTransport:
     cpdef send(
         self, WSMsgType msg_type, message,
-        bint fin=*, bint rsv1=*, bint rsv2=*, bint rsv3=*
+        bint fin=*, bint rsv1=*, bint rsv2=*, bint rsv3=*, compress=*
     )
     cpdef send_reuse_external_bytearray(
         self, WSMsgType msg_type, bytearray buffer, Py_ssize_t msg_offset,

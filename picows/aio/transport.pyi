@@ -39,6 +39,7 @@ class WSTransport:
         rsv1: bool = False,
         rsv2: bool = False,
         rsv3: bool = False,
+        compress: bool | None = None,
     ) -> None: ...
     def send_reuse_external_bytearray(
         self,

@@ -92,7 +92,7 @@ cdef class WSTransport:
 
     cpdef send(
         self, WSMsgType msg_type, message,
-        bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False
+        bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False, compress=None
     ):
         """
         Send a frame.
@@ -102,8 +102,11 @@ cdef class WSTransport:
             changed as soon as this returns.
         :param fin: is this the last frame of its message (RFC 6455 section 5.4)?
         :param rsv1: reserved bits, for extensions (section 5.2); likewise rsv2, rsv3
+        :param compress: where permessage-deflate was agreed on: True and False compress the message
+            or not, None goes by its size (`PerMessageDeflate`, threshold). Said with its first
+            frame.
         :raises ValueError: a CLOSE, an unknown type, a control frame over 125 bytes or with
-            fin=False
+            fin=False, a reserved bit where permessage-deflate was agreed on
         :raises TypeError: a message of another type
         :raises RuntimeError: called from another thread than the loop's
         :raises OSError: the system refused an immediate write; the connection is lost

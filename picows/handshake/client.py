@@ -28,6 +28,7 @@ from picows.errors import (
 )
 from picows.urls import WSParsedURL, redacted_target
 
+from .deflate import DeflateAgreement, PerMessageDeflate
 from .headers import (
     OWNED_BY_HANDSHAKE,
     ExtraHeaders,
@@ -49,7 +50,7 @@ from .http11 import (
     encode_request,
     parse_head,
 )
-from .negotiate import accept_key, extension_names, new_key, subprotocol_names
+from .negotiate import accept_key, extension_names, extensions, new_key, subprotocol_names
 
 __all__ = ["REDIRECTS", "ClientHandshake"]
 
@@ -78,12 +79,23 @@ class ClientHandshake:
         url: WSParsedURL,
         extra_headers: ExtraHeaders | None = None,
         follows_redirects: bool = False,
+        deflate: PerMessageDeflate | None = None,
     ) -> None:
         """Raises ``ValueError`` or ``TypeError`` for ``extra_headers`` that cannot be sent.
 
-        With ``follows_redirects`` a redirect is raised at once, without its body.
+        With ``follows_redirects`` a redirect is raised at once, without its body. ``deflate`` is
+        offered, and ``deflate_agreement`` what came of it.
         """
         fields = normalise_extra_headers(extra_headers, OWNED_BY_HANDSHAKE)
+        if deflate is not None:
+            if any(name.lower() == "sec-websocket-extensions" for name, _ in fields):
+                raise ValueError(
+                    "extra_headers holds Sec-WebSocket-Extensions, which permessage_deflate sets"
+                )
+            offer = f"{deflate.name}; {deflate.offer_parameters()}"
+            fields.append(("Sec-WebSocket-Extensions", offer))
+        self._deflate = deflate
+        self.deflate_agreement: DeflateAgreement | None = None
         # parse_url made it so; a WSParsedURL may also have been put together by hand.
         if not _TARGET.fullmatch(url.path) or "#" in url.path:
             raise ValueError("the path of a URL must begin with / and be printable ASCII")
@@ -201,15 +213,9 @@ class ClientHandshake:
             raise self._invalid(WSInvalidHeaderError, "Sec-WebSocket-Accept", accept)
 
         # 5.
-        extensions = headers.getall("Sec-WebSocket-Extensions", [])
-        try:
-            unasked = [name for name in extension_names(extensions) if name not in self._extensions]
-        except ValueError:
-            unasked = extensions
-        if unasked:
-            raise self._invalid(
-                WSInvalidHeaderError, "Sec-WebSocket-Extensions", ", ".join(extensions)
-            )
+        values = headers.getall("Sec-WebSocket-Extensions", [])
+        if not self._takes_extensions(values):
+            raise self._invalid(WSInvalidHeaderError, "Sec-WebSocket-Extensions", ", ".join(values))
 
         # 6. Subprotocols compare with case.
         subprotocol = self._single("Sec-WebSocket-Protocol")
@@ -224,6 +230,24 @@ class ClientHandshake:
             raise self._invalid(
                 WSInvalidHeaderError, "Transfer-Encoding", headers["Transfer-Encoding"]
             )
+
+    def _takes_extensions(self, values: list[str]) -> bool:
+        """RFC 6455 section 9.1: only what was offered, with parameters that answer it."""
+        try:
+            accepted = extensions(values)
+        except ValueError:
+            return False
+        for name, parameters in accepted:
+            if name not in self._extensions:
+                return False
+            if self._deflate is not None and name == self._deflate.name:
+                # RFC 7692 section 5: once, that is.
+                if self.deflate_agreement is not None:
+                    return False
+                self.deflate_agreement = self._deflate.confirm(parameters)
+                if self.deflate_agreement is None:
+                    return False
+        return True
 
     def _single(
         self, name: str, error: type[WSInvalidHeaderError] = WSInvalidHeaderError

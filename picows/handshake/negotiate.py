@@ -15,8 +15,10 @@ from os import urandom
 from .headers import TOKEN, list_members
 
 __all__ = [
+    "Parameters",
     "accept_key",
     "extension_names",
+    "extensions",
     "is_key",
     "new_key",
     "subprotocol_names",
@@ -31,12 +33,15 @@ _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 # RFC 6455 section 9.1: one extension with its parameters, then a comma or the end. A quoted
 # value may hold commas, which is why no split does the work.
 _TOKEN = TOKEN.pattern
+_VALUE = rf"""(?:{_TOKEN}|"(?:[^"\\]|\\.)*")"""
 _EXTENSION = re.compile(
     rf"""[ \t]*({_TOKEN})
-         (?:[ \t]*;[ \t]*{_TOKEN}(?:[ \t]*=[ \t]*(?:{_TOKEN}|"(?:[^"\\]|\\.)*"))?)*
+         ((?:[ \t]*;[ \t]*{_TOKEN}(?:[ \t]*=[ \t]*{_VALUE})?)*)
          [ \t]*(?:,|\Z)""",
     re.VERBOSE,
 )
+_PARAMETER = re.compile(rf"[ \t]*;[ \t]*({_TOKEN})(?:[ \t]*=[ \t]*({_VALUE}))?")
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _EMPTY_MEMBERS = re.compile(r"[ \t,]*")
 
 
@@ -70,21 +75,41 @@ def subprotocol_names(values: Iterable[str]) -> list[str]:
     return names
 
 
-def extension_names(values: Iterable[str]) -> list[str]:
-    """The names in a ``Sec-WebSocket-Extensions`` list, in lower case.
+# Of one extension, in order: names in lower case, values without quotes, None where there is none.
+Parameters = list[tuple[str, str | None]]
+
+
+def extensions(values: Iterable[str]) -> list[tuple[str, Parameters]]:
+    """The members of a ``Sec-WebSocket-Extensions`` list: names in lower case, with parameters.
 
     Raises ``ValueError`` when it is malformed.
     """
-    names = []
+    found = []
     for value in values:
         at = 0
         while (at := _skip_empty_members(value, at)) < len(value):
             member = _EXTENSION.match(value, at)
             if member is None:
                 raise ValueError("Sec-WebSocket-Extensions is malformed")
-            names.append(member.group(1).lower())
+            parameters: Parameters = [
+                (parameter[1].lower(), _unquoted(parameter[2]))
+                for parameter in _PARAMETER.finditer(member[2])
+            ]
+            found.append((member[1].lower(), parameters))
             at = member.end()
-    return names
+    return found
+
+
+def extension_names(values: Iterable[str]) -> list[str]:
+    """The names in a ``Sec-WebSocket-Extensions`` list. Raises as ``extensions`` does."""
+    return [name for name, _ in extensions(values)]
+
+
+def _unquoted(value: str | None) -> str | None:
+    """RFC 9110 section 5.6.4"""
+    if value is None or not value.startswith('"'):
+        return value
+    return _QUOTED_PAIR.sub(r"\1", value[1:-1])
 
 
 def _skip_empty_members(value: str, at: int) -> int:

@@ -24,6 +24,7 @@ from multidict import CIMultiDict
 
 from picows.errors import WSHandshakeError, WSInvalidMessageError
 
+from .deflate import DeflateAgreement, PerMessageDeflate
 from .headers import OWNED_BY_HANDSHAKE, TOKEN, encode_fields, has_token, list_members
 from .http11 import (
     MAX_HEAD,
@@ -36,7 +37,7 @@ from .http11 import (
     content_length,
     parse_head,
 )
-from .negotiate import accept_key, extension_names, is_key
+from .negotiate import accept_key, extension_names, extensions, is_key
 
 __all__ = ["ServerHandshake", "ServerRefusal", "encode_response"]
 
@@ -97,15 +98,18 @@ class ServerHandshake:
     """The handshake with one client.
 
     ``request`` is there once the head is complete. ``refusal`` is, after ``respond``, the reason
-    for the log why the response is not the one that the factory asked for, else ``None``.
+    for the log why the response is not the one that the factory asked for, else ``None``;
+    ``deflate_agreement`` is what was agreed on, if anything was.
     """
 
     request: WSUpgradeRequest | None
     refusal: str | None
 
-    def __init__(self) -> None:
+    def __init__(self, deflate: PerMessageDeflate | None = None) -> None:
         self.request = None
         self.refusal = None
+        self.deflate_agreement: DeflateAgreement | None = None
+        self._deflate = deflate
         self._reader = HeadReader(_may_begin_request)
 
     @property
@@ -183,9 +187,37 @@ class ServerHandshake:
             return self._finish(_refusal(exc.status, str(exc)))
         if unoffered is not None:
             return self._fail(f"the 101 selects {unoffered} that the client did not offer")
+        accepted = self._accept_deflate(response)
         if response is None:
-            return _plain_101(accept), listener, _PLAIN_101 % accept.encode("ascii")
-        return self._finish(_with_accept(response, accept), listener)
+            if accepted is None:
+                return _plain_101(accept), listener, _PLAIN_101 % accept.encode("ascii")
+            response = _plain_101(accept)
+        else:
+            response = _with_accept(response, accept)
+        if accepted is not None:
+            response.headers.add("Sec-WebSocket-Extensions", accepted)
+        return self._finish(response, listener)
+
+    def _accept_deflate(self, response: WSUpgradeResponse | None) -> str | None:
+        """The answer to the first offer that can be kept (RFC 7692 section 5)."""
+        if self._deflate is None or self.request is None:
+            return None
+        name = self._deflate.name
+        try:
+            if response is not None and name in extension_names(
+                response.headers.getall("Sec-WebSocket-Extensions", [])
+            ):
+                # The user's own, who then has to speak it.
+                return None
+            offers = extensions(self.request.headers.getall("Sec-WebSocket-Extensions", []))
+        except ValueError:
+            return None
+        for offered, parameters in offers:
+            agreed = self._deflate.agree(parameters) if offered == name else None
+            if agreed is not None:
+                self.deflate_agreement, answer = agreed
+                return f"{name}; {answer}" if answer else name
+        return None
 
     def respond_with_error(self) -> tuple[WSUpgradeResponse, None, bytes]:
         """The 500 for a factory that raised; it says nothing of the exception."""

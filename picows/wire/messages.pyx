@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Frames to messages (RFC 6455 section 5.4): the order of fragments, sizes and counts, UTF-8.
+"""Frames to messages (RFC 6455 section 5.4): the order of fragments, sizes and counts, UTF-8; and
+what is compressed, inflated.
 
 Always holds:
 
@@ -12,6 +13,7 @@ cimport cython
 from libc.string cimport memcpy
 
 from picows.wire.buffers cimport Block, BufferPool
+from picows.wire.deflate cimport INFLATE_CORRUPT, INFLATE_TOO_BIG, Inflater
 from picows.wire.frame cimport (
     CLOSE,
     CONTINUATION,
@@ -41,18 +43,26 @@ cdef enum:
 
 @cython.final
 cdef class MessageReader:
-    """What one connection makes of its frames, where whole messages were asked for."""
+    """What one connection makes of its frames, where it asked for more than frames."""
 
-    def __cinit__(self, size_t max_message_size, size_t max_fragments):
+    def __cinit__(
+        self, bint assemble, size_t max_message_size, size_t max_fragments, Inflater inflater,
+        size_t max_inflated_size
+    ):
+        self.assemble = assemble
         self.max_message_size = max_message_size
         self.max_fragments = max_fragments
+        self.inflater = inflater
+        self.max_inflated_size = max_inflated_size
+        if assemble:
+            self.max_inflated_size = min(max_inflated_size, max_message_size)
         self.msg_type = CONTINUATION
         picows_utf8_init(&self.utf8)
 
     cdef int take(self, Receiver receiver, Frame frame) except -1:
         """
-        The next frame. READ_FRAME: `frame` is a message now, or a control frame; READ_PART: it was
-        taken in.
+        The next frame. READ_FRAME: `frame` is a message now, or an inflated or a control frame;
+        READ_PART: it was taken in.
         """
         cdef:
             unsigned int opcode = <unsigned int>frame.msg_type
@@ -67,29 +77,37 @@ cdef class MessageReader:
             return READ_FRAME
         if opcode != CONTINUATION:
             self.msg_type = <int>opcode
+            self.compressed = frame.rsv1
         self.fragments += 1
-        if self.msg_type == TEXT:
-            if self._check_text(
+        if self.compressed:
+            if self._inflate(receiver, frame) == READ_VIOLATION:
+                return READ_VIOLATION
+        elif self.assemble:
+            if self.msg_type == TEXT and self._check_text(
                 receiver, frame.payload_ptr + frame.checked, size - frame.checked
             ) == READ_VIOLATION:
                 return READ_VIOLATION
-            if frame.fin and not picows_utf8_done(&self.utf8):
+            if not frame.fin or self.fragments > 1:
+                self._append(receiver.pool, frame.payload_ptr, size)
+        if self.assemble:
+            if not frame.fin:
+                return READ_PART
+            # RFC 6455 section 8.1
+            if self.msg_type == TEXT and not picows_utf8_done(&self.utf8):
                 return receiver.violate(INVALID_TEXT, "a text ends inside a character")
-        if not frame.fin:
-            self._append(receiver.pool, frame.payload_ptr, size)
-            return READ_PART
-        if self.fragments > 1:
-            self._append(receiver.pool, frame.payload_ptr, size)
             frame.msg_type = <WSMsgType>self.msg_type
+        if self.body is not None:
+            frame.rsv1 = False
             frame.payload_ptr = self.body.data
             frame.payload_size = <Py_ssize_t>self.size
             # The frame owns the body until `leave`.
             frame.block = self.body
             self.body = None
             self.size = 0
-        self.msg_type = CONTINUATION
-        self.fragments = 0
-        picows_utf8_init(&self.utf8)
+        if frame.fin:
+            self.msg_type = CONTINUATION
+            self.fragments = 0
+            picows_utf8_init(&self.utf8)
         return READ_FRAME
 
     cdef int leave(self, Receiver receiver, Frame frame) except -1:
@@ -115,6 +133,12 @@ cdef class MessageReader:
             return READ_MORE
         if self._check(receiver, half.first, half.opcode, half.size) == READ_VIOLATION:
             return READ_VIOLATION
+        if (
+            not self.assemble or half.first & 0x40
+            or self.compressed and half.opcode == CONTINUATION
+        ):
+            # What is compressed is judged as it is inflated.
+            return READ_MORE
         if half.opcode == TEXT or (half.opcode == CONTINUATION and self.msg_type == TEXT):
             arrived = receiver.unmask_half(&half)
             new = arrived - half.checked
@@ -125,8 +149,11 @@ cdef class MessageReader:
         self, Receiver receiver, unsigned char first, unsigned int opcode, size_t size
     ) except -1:
         """What a header alone can break. Changes nothing, so that it may be asked again."""
-        # RFC 6455 section 5.2: no extension was agreed on that would mean something by them.
-        if first & 0x70:
+        # RFC 6455 section 5.2: no extension was agreed on that would mean something by them; RFC
+        # 7692 section 6: but for the first one, with the first frame of a message.
+        if first & 0x70 and (
+            first & 0x30 or self.inflater is None or opcode == CONTINUATION or opcode >= CLOSE
+        ):
             return receiver.violate(PROTOCOL_ERROR, "a reserved bit is set")
         if opcode >= CLOSE:
             return READ_MORE
@@ -140,7 +167,12 @@ cdef class MessageReader:
                 f"a {msg_type_object(<WSMsgType>opcode).name} frame comes inside a fragmented"
                 " message",
             )
-        if size > self.max_message_size - self.size:
+        if not self.assemble:
+            return READ_MORE
+        if (
+            size > self.max_message_size - self.size
+            and not (first & 0x40 or self.compressed and opcode == CONTINUATION)
+        ):
             return receiver.violate(
                 MESSAGE_TOO_BIG,
                 f"a message of at least {self.size + size} bytes is over max_message_size of"
@@ -156,6 +188,28 @@ cdef class MessageReader:
         """RFC 6455 section 8.1, up to the last byte that is here."""
         if size and picows_utf8_feed(&self.utf8, <const unsigned char*>text, size) < 0:
             return receiver.violate(INVALID_TEXT, "a text is not UTF-8")
+        return READ_MORE
+
+    cdef int _inflate(self, Receiver receiver, Frame frame) except -1:
+        """Append to the body what the payload inflates to."""
+        cdef:
+            size_t before = self.size
+            int result
+        if self.body is None:
+            self.body = receiver.pool.take_body(FIRST_BODY)
+        result = self.inflater.inflate(
+            self.body, &self.size, self.max_inflated_size, frame.payload_ptr,
+            <size_t>frame.payload_size, frame.fin
+        )
+        if result == INFLATE_TOO_BIG:
+            return receiver.violate(
+                MESSAGE_TOO_BIG,
+                f"a message inflates to more than {self.max_inflated_size} bytes",
+            )
+        if result == INFLATE_CORRUPT:
+            return receiver.violate(INVALID_TEXT, "a message is compressed wrongly")
+        if self.assemble and self.msg_type == TEXT:
+            return self._check_text(receiver, self.body.data + before, self.size - before)
         return READ_MORE
 
     cdef int _append(self, BufferPool pool, const char* data, size_t size) except -1:

@@ -1,0 +1,60 @@
+from libc.stddef cimport size_t
+
+from picows.wire.buffers cimport Block
+
+
+cdef extern from "zlib_calls.h" nogil:
+    ctypedef unsigned char Bytef
+    ctypedef unsigned int uInt
+    ctypedef unsigned long uLong
+    ctypedef struct z_stream:
+        const Bytef* next_in
+        uInt avail_in
+        Bytef* next_out
+        uInt avail_out
+
+
+cdef enum InflateResult:
+    INFLATED = 0
+    INFLATE_CORRUPT = 1
+    INFLATE_TOO_BIG = 2
+
+
+cdef class Inflater:
+    cdef:
+        # Agreed on in the opening handshake.
+        int window_bits
+        bint context_takeover
+
+        # zlib's state, made with the first compressed message.
+        z_stream z
+        bint is_open
+        # The same of Python's zlib module, where the C library was not there to build with.
+        object fallback
+
+    cdef int inflate(
+        self, Block out, size_t* used, size_t limit, const char* data, size_t size, bint fin
+    ) except -1
+    cdef int _open(self) except -1
+    cdef int _run(self, Block out, size_t* used, size_t limit) except -1
+    cdef int _restart(self) except -1
+    cdef int _inflate_by_module(
+        self, Block out, size_t* used, size_t limit, bytes data, bint fin
+    ) except -1
+
+
+cdef class Deflater:
+    cdef:
+        int window_bits
+        bint context_takeover
+        int level
+        int memory_level
+
+        z_stream z
+        bint is_open
+        object fallback
+
+    cdef size_t deflate(self, Block out, const char* data, size_t size, bint fin) except? 0
+    cdef int _open(self) except -1
+    cdef size_t _run(self, Block out, size_t used) except? 0
+    cdef size_t _deflate_by_module(self, Block out, bytes data, bint fin) except? 0

@@ -1,0 +1,328 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""permessage-deflate (RFC 7692): the two halves of a connection's compression.
+
+Always holds:
+
+* Output is bounded before it is made: a budget of nothing is never handed to zlib, whose callers
+  take 0 for "no limit".
+* A message that cannot be deflated for want of memory has not advanced the compressor; one that
+  fails later says so by an exception, after which the connection must not go on.
+* zlib's state belongs to its object, and is made with the first message that needs it.
+"""
+
+import zlib
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.limits cimport UINT_MAX
+from libc.string cimport memcpy, memset
+
+from picows.wire.buffers cimport Block, new_block
+
+__all__ = ["HAVE_ZLIB", "Deflater", "Inflater"]
+
+
+cdef extern from "zlib_calls.h" nogil:
+    const bint PICOWS_HAVE_ZLIB
+    int Z_OK
+    int Z_STREAM_END
+    int Z_BUF_ERROR
+    int Z_MEM_ERROR
+    int Z_SYNC_FLUSH
+    int Z_DEFLATED
+    int Z_DEFAULT_STRATEGY
+    int zlib_inflate_init "inflateInit2"(z_stream* z, int window_bits)
+    int zlib_inflate "inflate"(z_stream* z, int flush)
+    int zlib_inflate_reset "inflateReset"(z_stream* z)
+    int zlib_inflate_end "inflateEnd"(z_stream* z)
+    int inflateGetDictionary(z_stream* z, Bytef* dictionary, uInt* size)
+    int inflateSetDictionary(z_stream* z, const Bytef* dictionary, uInt size)
+    int zlib_deflate_init "deflateInit2"(
+        z_stream* z, int level, int method, int window_bits, int memory_level, int strategy
+    )
+    int zlib_deflate "deflate"(z_stream* z, int flush)
+    int zlib_deflate_reset "deflateReset"(z_stream* z)
+    int zlib_deflate_end "deflateEnd"(z_stream* z)
+    uLong deflateBound(z_stream* z, uLong size)
+
+
+cdef enum:
+    # From here on other threads may run meanwhile.
+    RELEASE_GIL_FROM = 16 * 1024
+    # The room that output gets at first.
+    FIRST_OUTPUT = 1024
+    # What a sync flush may add to zlib's own bound: block header and empty block.
+    FLUSH_SIZE = 16
+    # The largest window of deflate.
+    WINDOW_SIZE = 32 * 1024
+
+# Is zlib called directly, or through Python's module?
+HAVE_ZLIB = PICOWS_HAVE_ZLIB
+
+# RFC 7692 section 7.2.1: cut off the end of each message, and section 7.2.2: put back there.
+cdef bytes _TAIL = b"\x00\x00\xff\xff"
+
+
+@cython.final
+cdef class Inflater:
+    """The receiving half."""
+
+    def __init__(self, int window_bits, bint context_takeover):
+        """`window_bits` is 8 to 15."""
+        self.window_bits = window_bits
+        self.context_takeover = context_takeover
+
+    def __dealloc__(self):
+        if self.is_open:
+            zlib_inflate_end(&self.z)
+
+    def inflate_bytes(self, bytes data, bint fin, size_t limit):
+        """
+        A piece of a message; `fin` with the last one. Returns bytes.
+
+        Raises OverflowError where they would be more than `limit`, ValueError where `data` is no
+        deflate.
+        """
+        cdef:
+            Block out = new_block(FIRST_OUTPUT)
+            size_t used = 0
+            int result = self.inflate(
+                out, &used, limit, PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data), fin
+            )
+        if result == INFLATE_TOO_BIG:
+            raise OverflowError(f"more than {limit} bytes")
+        if result == INFLATE_CORRUPT:
+            raise ValueError("corrupt deflate data")
+        return PyBytes_FromStringAndSize(out.data, <Py_ssize_t>used)
+
+    cdef int inflate(
+        self, Block out, size_t* used, size_t limit, const char* data, size_t size, bint fin
+    ) except -1:
+        """
+        Append to `out`, of which `used` bytes are taken, what `size` bytes of a message inflate to;
+        up to `limit` bytes in all, which is less than a Py_ssize_t holds. Returns an InflateResult.
+        """
+        cdef:
+            int result = INFLATED
+            size_t part
+        if not PICOWS_HAVE_ZLIB:
+            return self._inflate_by_module(
+                out, used, limit, PyBytes_FromStringAndSize(data, <Py_ssize_t>size), fin
+            )
+        if not self.is_open:
+            self._open()
+        while size and result == INFLATED:
+            part = min(size, <size_t>UINT_MAX)
+            self.z.next_in = <const Bytef*>data
+            self.z.avail_in = <uInt>part
+            data += part
+            size -= part
+            result = self._run(out, used, limit)
+        if fin and result == INFLATED:
+            self.z.next_in = <const Bytef*>PyBytes_AS_STRING(_TAIL)
+            self.z.avail_in = 4
+            result = self._run(out, used, limit)
+            if result == INFLATED and not self.context_takeover:
+                zlib_inflate_reset(&self.z)
+        return result
+
+    cdef int _open(self) except -1:
+        memset(&self.z, 0, sizeof(z_stream))
+        if zlib_inflate_init(&self.z, -self.window_bits) != Z_OK:
+            raise MemoryError("no memory to inflate messages with")
+        self.is_open = True
+        return 0
+
+    cdef int _run(self, Block out, size_t* used, size_t limit) except -1:
+        """Take all that is in z.next_in."""
+        cdef:
+            int status
+            size_t end
+            uInt room
+        while True:
+            # One byte more than may be: whether there is more can be seen in no other way.
+            end = min(out.capacity, limit + 1)
+            if used[0] == end:
+                if end == limit + 1:
+                    return INFLATE_TOO_BIG
+                out.grow(used[0], min(max(2 * out.capacity, <size_t>FIRST_OUTPUT), limit + 1))
+                continue
+            room = <uInt>min(end - used[0], <size_t>UINT_MAX)
+            self.z.next_out = <Bytef*>out.data + used[0]
+            self.z.avail_out = room
+            if self.z.avail_in >= RELEASE_GIL_FROM:
+                with nogil:
+                    status = zlib_inflate(&self.z, Z_SYNC_FLUSH)
+            else:
+                status = zlib_inflate(&self.z, Z_SYNC_FLUSH)
+            used[0] += room - self.z.avail_out
+            if used[0] > limit:
+                return INFLATE_TOO_BIG
+            if status == Z_STREAM_END:
+                self._restart()
+                if self.z.avail_in == 0:
+                    return INFLATED
+            elif status == Z_MEM_ERROR:
+                raise MemoryError("no memory to inflate a message")
+            elif status != Z_OK and status != Z_BUF_ERROR:
+                return INFLATE_CORRUPT
+            elif self.z.avail_out:
+                # It had room for more, so there is no more.
+                return INFLATED
+
+    cdef int _restart(self) except -1:
+        """
+        Behind a block with BFINAL set (RFC 7692 section 7.2.3.4) the stream goes on, and with it
+        the window.
+        """
+        cdef:
+            Bytef window[WINDOW_SIZE]
+            uInt size = 0
+        inflateGetDictionary(&self.z, window, &size)
+        zlib_inflate_reset(&self.z)
+        inflateSetDictionary(&self.z, window, size)
+        return 0
+
+    cdef int _inflate_by_module(
+        self, Block out, size_t* used, size_t limit, bytes data, bint fin
+    ) except -1:
+        cdef bytes more
+        if fin:
+            data += _TAIL
+        while data:
+            if self.fallback is None:
+                self.fallback = zlib.decompressobj(-self.window_bits)
+            try:
+                # Never 0, which would be no limit.
+                more = self.fallback.decompress(data, limit - used[0] + 1)
+            except zlib.error:
+                return INFLATE_CORRUPT
+            data = self.fallback.unconsumed_tail
+            if self.fallback.eof:
+                # Without the window: this module cannot hand it on.
+                data = self.fallback.unused_data
+                self.fallback = None
+            if <size_t>len(more) > limit - used[0]:
+                return INFLATE_TOO_BIG
+            if used[0] + <size_t>len(more) > out.capacity:
+                out.grow(used[0], used[0] + <size_t>len(more))
+            memcpy(out.data + used[0], PyBytes_AS_STRING(more), <size_t>len(more))
+            used[0] += <size_t>len(more)
+        if fin and not self.context_takeover:
+            self.fallback = None
+        return INFLATED
+
+
+@cython.final
+cdef class Deflater:
+    """The sending half."""
+
+    def __init__(self, int window_bits, bint context_takeover, int level, int memory_level):
+        """`window_bits` is 9 to 15: zlib deflates nothing with a window of 8."""
+        self.window_bits = window_bits
+        self.context_takeover = context_takeover
+        self.level = level
+        self.memory_level = memory_level
+
+    def __dealloc__(self):
+        if self.is_open:
+            zlib_deflate_end(&self.z)
+
+    def deflate_bytes(self, bytes data, bint fin):
+        """A piece of a message, as it goes into one frame; `fin` with the last one."""
+        cdef:
+            Block out = new_block(FIRST_OUTPUT)
+            size_t used = self.deflate(
+                out, PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data), fin
+            )
+        return PyBytes_FromStringAndSize(out.data, <Py_ssize_t>used)
+
+    cdef size_t deflate(self, Block out, const char* data, size_t size, bint fin) except? 0:
+        """
+        Put into `out`, which nobody else uses, what `size` bytes of a message deflate to. Returns
+        how much that is.
+        """
+        cdef:
+            size_t bound
+            size_t used = 0
+            size_t part
+        if not PICOWS_HAVE_ZLIB:
+            return self._deflate_by_module(
+                out, PyBytes_FromStringAndSize(data, <Py_ssize_t>size), fin
+            )
+        if not self.is_open:
+            self._open()
+        # All the memory before the first byte is taken, so that nothing fails half way.
+        bound = <size_t>deflateBound(&self.z, <uLong>size) + FLUSH_SIZE
+        if bound > out.capacity:
+            out.grow(0, bound)
+        self.z.avail_in = 0
+        while True:
+            part = min(size, <size_t>UINT_MAX)
+            self.z.next_in = <const Bytef*>data
+            self.z.avail_in = <uInt>part
+            data += part
+            size -= part
+            used = self._run(out, used)
+            if size == 0:
+                break
+        if not fin:
+            return used
+        if used >= 4:
+            # A sync flush ends with the tail, always.
+            used -= 4
+        if used == 0:
+            # Nothing since the last flush. RFC 7692 section 7.2.3.6: an empty block, without tail.
+            out.data[0] = 0
+            used = 1
+        if not self.context_takeover:
+            zlib_deflate_reset(&self.z)
+        return used
+
+    cdef int _open(self) except -1:
+        memset(&self.z, 0, sizeof(z_stream))
+        if zlib_deflate_init(
+            &self.z, self.level, Z_DEFLATED, -self.window_bits, self.memory_level,
+            Z_DEFAULT_STRATEGY
+        ) != Z_OK:
+            raise MemoryError("no memory to deflate messages with")
+        self.is_open = True
+        return 0
+
+    cdef size_t _run(self, Block out, size_t used) except? 0:
+        cdef:
+            int status
+            uInt room
+        while True:
+            if used == out.capacity:
+                out.grow(used, 2 * out.capacity)
+            room = <uInt>min(out.capacity - used, <size_t>UINT_MAX)
+            self.z.next_out = <Bytef*>out.data + used
+            self.z.avail_out = room
+            if self.z.avail_in >= RELEASE_GIL_FROM:
+                with nogil:
+                    status = zlib_deflate(&self.z, Z_SYNC_FLUSH)
+            else:
+                status = zlib_deflate(&self.z, Z_SYNC_FLUSH)
+            used += room - self.z.avail_out
+            if status != Z_OK and status != Z_BUF_ERROR:
+                raise RuntimeError(f"zlib's deflate returned {status}")
+            if self.z.avail_out:
+                return used
+
+    cdef size_t _deflate_by_module(self, Block out, bytes data, bint fin) except? 0:
+        cdef size_t used
+        if self.fallback is None:
+            self.fallback = zlib.compressobj(
+                self.level, zlib.DEFLATED, -self.window_bits, self.memory_level
+            )
+        data = self.fallback.compress(data) + self.fallback.flush(zlib.Z_SYNC_FLUSH)
+        if fin:
+            data = data[:-4] or b"\0"
+            if not self.context_takeover:
+                self.fallback = None
+        used = <size_t>len(data)
+        if used > out.capacity:
+            out.grow(0, used)
+        memcpy(out.data, PyBytes_AS_STRING(data), used)
+        return used
