@@ -318,7 +318,7 @@ cdef class Deflater:
             )
         data = self.fallback.compress(data) + self.fallback.flush(zlib.Z_SYNC_FLUSH)
         if fin:
-            data = data[:-4] or b"\0"
+            data = data[:len(data) - 4] or b"\0"
             if not self.context_takeover:
                 self.fallback = None
         used = <size_t>len(data)
