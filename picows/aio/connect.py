@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from picows.aio.connection import Connection, Settings
+from picows.aio.connection import Connection
 from picows.aio.dial import Dialer, SocketFactory
 from picows.aio.logs import PICOWS_DEBUG_LL, AnyLogger
 from picows.aio.parameters import (
@@ -25,6 +25,7 @@ from picows.aio.parameters import (
     check_timeout,
     make_settings,
 )
+from picows.aio.settings import Settings
 from picows.aio.transport import WSAutoPingStrategy, WSListener, WSTransport
 from picows.errors import (
     WSHandshakeError,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from picows.aio.transport import WSAutoPingStrategy
 
 if TYPE_CHECKING:
-    from picows.aio.connection import Connection
+    from picows.aio.inbound import Inbound
 
 __all__ = ["AutoPing", "AutoPingSettings", "RoundTrips"]
 
@@ -66,7 +66,7 @@ class AutoPing:
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, connection: Connection, settings: AutoPingSettings
+        self, loop: asyncio.AbstractEventLoop, connection: Inbound, settings: AutoPingSettings
     ) -> None:
         self._loop = loop
         self._connection = connection
@@ -206,7 +206,7 @@ class RoundTrips:
         # By payload, in the order of sending: when, by the finer clock too, and who waits.
         self._waiting: dict[bytes, tuple[float, float, asyncio.Future[float]]] = {}
 
-    async def measure(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> float:
+    async def measure(self, connection: Inbound, loop: asyncio.AbstractEventLoop) -> float:
         """One round trip, in seconds."""
         if not connection.can_send:
             raise _closed()

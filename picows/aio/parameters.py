@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from picows.aio.connection import Settings
 from picows.aio.keepalive import AutoPingSettings
 from picows.aio.logs import AnyLogger, get_logger
+from picows.aio.settings import Settings
 from picows.aio.transport import WSAutoPingStrategy
 from picows.handshake.deflate import PerMessageDeflate
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from picows.aio.backend import create_server, create_unix_server
-from picows.aio.connection import CLOSE_TIMEOUT, Connection, Settings
+from picows.aio.connection import CLOSE_TIMEOUT, Connection
 from picows.aio.logs import PICOWS_DEBUG_LL, AnyLogger
 from picows.aio.parameters import (
     MAX_SECONDS,
@@ -26,6 +26,7 @@ from picows.aio.parameters import (
     check_timeout,
     make_settings,
 )
+from picows.aio.settings import Settings
 from picows.aio.transport import WSAutoPingStrategy, WSListener
 from picows.errors import WSHandshakeError
 from picows.handshake.deflate import PerMessageDeflate
