@@ -112,6 +112,11 @@ coverage: build peers  ## line coverage of Python and Cython, in htmlcov/ (PYTES
 bench: build peers  ## the benchmarks against peers (see benchmarks/README.rst)
 	$(BIN)/python benchmarks/run.py
 
+.PHONY: plot
+plot: $(VENV)/.made  ## the README's chart, from RESULTS=benchmarks/results/<run>.json
+	$(BIN)/python $(PIP) install -r requirements/plot.txt
+	$(BIN)/python benchmarks/plot.py $(RESULTS) docs/_static/benchmark.svg
+
 .PHONY: wheel
 wheel: $(VENV)/.made  ## sdist and wheel in dist/
 	$(BIN)/python -m build --no-isolation --outdir dist
