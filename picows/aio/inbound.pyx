@@ -143,10 +143,10 @@ cdef class Inbound(Outbound):
                             continue
                         break
                     self.gathering = coalesce and not frame.last_in_buffer
-                    if <int>frame.msg_type >= CLOSE and self.control_frame(frame):
-                        continue
                     if self.log_frames:
                         self.logger.log(PICOWS_DEBUG_LL, "< %s", frame)
+                    if <int>frame.msg_type >= CLOSE and self.control_frame(frame):
+                        continue
                     if self.pong_awaited and self.is_awaited_pong(frame):
                         pass
                     elif self.listener_is_python:
@@ -339,10 +339,19 @@ cdef class Inbound(Outbound):
             return
         self.paused = True
         self.held = True
-        self.paused_below = True
         if self.auto_ping is not None:
             self.auto_ping.freeze()
-        self.underlying.pause_reading()
+        if self.in_callback and self.secure and self.transport_copies:
+            # aiofastnet 1.2, paused inside buffer_updated, keeps what it has already decrypted until
+            # the peer sends again. What it brings instead waits with the rest.
+            self.loop.call_soon(self._pause_below)
+        else:
+            self._pause_below()
+
+    def _pause_below(self):
+        if self.paused and not self.paused_below and not self.disconnected:
+            self.paused_below = True
+            self.underlying.pause_reading()
 
     cpdef resume_reading(self):
         self.check_thread()
@@ -358,8 +367,9 @@ cdef class Inbound(Outbound):
         if not self.deaf and self.receiver.begin_held():
             self.work_off()
         if self.phase == OPEN and not self.paused and not self.disconnected:
-            self.paused_below = False
-            self.underlying.resume_reading()
+            if self.paused_below:
+                self.paused_below = False
+                self.underlying.resume_reading()
             if self.auto_ping is not None:
                 self.auto_ping.thaw()
 
@@ -425,7 +435,8 @@ cdef class Inbound(Outbound):
         """A callback raised, and that ends the connection."""
         self.remember(exc, where)
         if isinstance(exc, WSProtocolError):
-            code = exc.code
+            # None in a subclass that never called this one's __init__.
+            code = getattr(exc, "code", None)
             if isinstance(code, int) and 0 < code < 5000 and is_close_code_sendable(code):
                 try:
                     reason = cut_reason(str(exc))

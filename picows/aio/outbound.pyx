@@ -60,6 +60,7 @@ from picows.wire.sender cimport (
 )
 
 import os
+from asyncio import _get_running_loop
 
 from picows.aio.close_handshake import CloseFrame, CloseHandshake
 from picows.aio.logs import PICOWS_DEBUG_LL
@@ -242,10 +243,13 @@ cdef class Outbound(WSTransport):
 
     cdef int check_thread(self) except -1:
         if PyThread_get_thread_ident() != self.state.thread_id:
-            raise RuntimeError(
-                "a WSTransport is called from the thread of its event loop only;"
-                " use loop.call_soon_threadsafe(transport.send, ...) from others"
-            )
+            if _get_running_loop() is not self.loop:
+                raise RuntimeError(
+                    "a WSTransport is called from the thread of its event loop only;"
+                    " use loop.call_soon_threadsafe(transport.send, ...) from others"
+                )
+            # It was run by another thread before.
+            self.state.thread_id = PyThread_get_thread_ident()
         return 0
 
     cdef bint refuses(self, str what) except? True:
