@@ -124,6 +124,10 @@ class WSInvalidHeaderError(WSHandshakeError):
     def __str__(self) -> str:
         return str(self.args[2])
 
+    def __repr__(self) -> str:
+        # As of WSInvalidURL: a Location may hold a password.
+        return f"{type(self).__name__}({str(self)!r})"
+
 
 class WSInvalidUpgradeError(WSInvalidHeaderError):
     """The field ``Upgrade`` or ``Connection`` does not say that the connection is upgraded."""

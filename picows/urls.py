@@ -12,9 +12,11 @@ drops tabs and line feeds silently, so that what was checked is not what was wri
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import AddressValueError, IPv6Address
-from urllib.parse import quote, unquote_to_bytes, urljoin
+from urllib.parse import quote, unquote_to_bytes
 
 from picows.errors import WSInvalidURL
 
@@ -32,6 +34,9 @@ _PROXY_SCHEMES = ("http", "https", "socks4", "socks5")
 
 # A server that redirects speaks of HTTP; the WebSocket is the same resource.
 _WEBSOCKET_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+
+# What refuses a URL: called with the rule that it breaks.
+Fail = Callable[[str], WSInvalidURL]
 
 # RFC 3986 section 3.1
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
@@ -136,16 +141,17 @@ def parse_url(url: str) -> WSParsedURL:
     Raises ``WSInvalidURL`` (a ``WSError`` and ``ValueError``) that names the URL, without its
     password, and the rule that it breaks, and ``TypeError`` for anything but a ``str``.
     """
-    scheme, rest = _parse_scheme(url)
+    fail = partial(_invalid, "WebSocket", url)
+    scheme, rest = _parse_scheme(url, fail)
     if scheme not in ("ws", "wss", "ws+unix"):
-        raise _invalid(url, "it must begin with ws://, wss:// or ws+unix://")
+        raise fail("it must begin with ws://, wss:// or ws+unix://")
     # RFC 6455 section 3: "Fragment identifiers are meaningless in the context of WebSocket URIs
     # and MUST NOT be used on these URIs."
     if "#" in rest:
-        raise _invalid(url, 'a WebSocket URL has no fragment; "#" in a path is written %23')
+        raise fail('a WebSocket URL has no fragment; "#" in a path is written %23')
     if scheme == "ws+unix":
-        return _parse_unix(url, rest)
-    return _parse_authority_and_target(url, scheme, rest)
+        return _parse_unix(url, rest, fail)
+    return _parse_authority_and_target(url, scheme, rest, fail)
 
 
 def parse_proxy_url(url: str) -> WSParsedURL:
@@ -153,15 +159,16 @@ def parse_proxy_url(url: str) -> WSParsedURL:
 
     Raises as ``parse_url`` does.
     """
-    scheme, rest = _parse_scheme(url, "proxy")
+    fail = partial(_invalid, "proxy", url)
+    scheme, rest = _parse_scheme(url, fail, "proxy")
     if scheme not in _PROXY_SCHEMES:
         known = ", ".join(f"{each}://" for each in _PROXY_SCHEMES)
-        raise _invalid(url, f"it must begin with one of {known}", "proxy")
-    parsed = _parse_authority_and_target(url, scheme, rest)
+        raise fail(f"it must begin with one of {known}")
+    parsed = _parse_authority_and_target(url, scheme, rest, fail)
     if parsed.path != "/":
-        raise _invalid(url, "it must have no path", "proxy")
+        raise fail("it must have no path")
     if scheme == "socks4" and parsed.password is not None:
-        raise _invalid(url, "SOCKS4 knows a user but no password", "proxy")
+        raise fail("SOCKS4 knows a user but no password")
     return parsed
 
 
@@ -172,23 +179,23 @@ def resolve_redirect(base: WSParsedURL, location: str) -> WSParsedURL:
     10.2.2). User and password of `base` stay as long as the origin does. Raises ``WSInvalidURL``,
     also for a step from TLS to plain TCP and for one into the file system.
     """
+    fail = partial(_invalid, "WebSocket", location)
     if not location or _CONTROL_OR_SPACE.search(location):
-        raise _invalid(location, "a Location must be a URL reference")
+        raise fail("a Location must be a URL reference")
     location = location.partition("#")[0]
     if location.startswith("//"):
         scheme, rest = "ws" if base.unix_path is not None else base.scheme, location[2:]
     elif match := _SCHEME.match(location):
         scheme, rest = match[1].lower(), location[match.end() :]
         if scheme not in _WEBSOCKET_SCHEMES or not rest.startswith("//"):
-            raise _invalid(location, "a redirect leads to ws://, wss://, http:// or https://")
+            raise fail("a redirect leads to ws://, wss://, http:// or https://")
         scheme, rest = _WEBSOCKET_SCHEMES[scheme], rest[2:]
     else:
-        # Of the same origin, whatever that is; urljoin knows http, and no Unix socket.
-        target = urljoin("http://base" + base.path, location).removeprefix("http://base")
-        path = quote(target if target.startswith("/") else "/" + target, safe=_TARGET_SAFE)
+        # Of the same origin, whatever that is.
+        path = quote(_resolve_reference(base.path, location), safe=_TARGET_SAFE)
         return replace(base, url=_with_path(base, path), path=path)
     if base.is_secure and scheme == "ws":
-        raise _invalid(location, "a redirect from wss to ws is refused")
+        raise fail("a redirect from wss to ws is refused")
     url = parse_url(f"{scheme}://{rest}")
     if url.username is None and url.origin == base.origin:
         url = replace(url, username=base.username, password=base.password)
@@ -200,27 +207,27 @@ def redacted_target(target: str) -> str:
     return _SECRET_PARAMETER.sub(r"\1***", target)
 
 
-def _parse_scheme(url: str, what: str = "url") -> tuple[str, str]:
+def _parse_scheme(url: str, fail: Fail, what: str = "url") -> tuple[str, str]:
     """The scheme in lower case, and what follows its "://"."""
     if not isinstance(url, str):
         raise TypeError(f"{what} must be a str, not {type(url).__name__}")
     if _CONTROL_OR_SPACE.search(url):
-        raise _invalid(url, "it holds a space or a control character")
+        raise fail("it holds a space or a control character")
     if not url.isascii():
         try:
             url.encode("utf-8")
         except UnicodeEncodeError:
-            raise _invalid(url, "it holds a lone surrogate") from None
+            raise fail("it holds a lone surrogate") from None
     scheme, separator, rest = url.partition("://")
     return (scheme.lower(), rest) if separator else ("", url)
 
 
-def _parse_authority_and_target(url: str, scheme: str, rest: str) -> WSParsedURL:
+def _parse_authority_and_target(url: str, scheme: str, rest: str, fail: Fail) -> WSParsedURL:
     end = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
     authority, target = rest[:end], rest[end:]
     userinfo, _, host_and_port = authority.rpartition("@")
-    username, password = _parse_userinfo(url, userinfo) if userinfo else (None, None)
-    host, port = _parse_host_and_port(url, host_and_port)
+    username, password = _parse_userinfo(fail, userinfo) if userinfo else (None, None)
+    host, port = _parse_host_and_port(fail, host_and_port)
     if not target.startswith("/"):
         target = "/" + target
     return WSParsedURL(
@@ -234,18 +241,18 @@ def _parse_authority_and_target(url: str, scheme: str, rest: str) -> WSParsedURL
     )
 
 
-def _parse_unix(url: str, rest: str) -> WSParsedURL:
+def _parse_unix(url: str, rest: str, fail: Fail) -> WSParsedURL:
     socket_path, colon, target = rest.partition(":")
     if not socket_path.startswith("/"):
-        raise _invalid(url, "ws+unix:// is followed by the absolute path of a socket")
+        raise fail("ws+unix:// is followed by the absolute path of a socket")
     try:
         unix_path = unquote_to_bytes(socket_path).decode("utf-8")
     except UnicodeDecodeError:
-        raise _invalid(url, "the path of the socket is not percent-encoded UTF-8") from None
+        raise fail("the path of the socket is not percent-encoded UTF-8") from None
     if "\0" in unix_path:
-        raise _invalid(url, "the path of the socket holds a NUL")
+        raise fail("the path of the socket holds a NUL")
     if "?" in socket_path or (colon and not target.startswith("/")):
-        raise _invalid(url, "behind the socket stand a colon and the request target: :/path?query")
+        raise fail("behind the socket stand a colon and the request target: :/path?query")
     return WSParsedURL(
         url=url,
         scheme="ws+unix",
@@ -256,6 +263,31 @@ def _parse_unix(url: str, rest: str) -> WSParsedURL:
     )
 
 
+def _resolve_reference(base: str, reference: str) -> str:
+    """
+    RFC 3986 section 5.2 for a path and query. Not urljoin, which loses empty segments, and in
+    Python 3.10 takes "1:b" for something else.
+    """
+    base_path, _, base_query = base.partition("?")
+    path, question_mark, query = reference.partition("?")
+    if not path:
+        path = base_path
+        if not question_mark:
+            question_mark, query = "?" if base_query else "", base_query
+    elif not path.startswith("/"):
+        path = base_path[: base_path.rindex("/") + 1] + path
+    segments = path.split("/")[1:]
+    kept: list[str] = []
+    for number, segment in enumerate(segments, 1):
+        if segment == ".." and kept:
+            kept.pop()
+        if segment not in (".", ".."):
+            kept.append(segment)
+        elif number == len(segments):
+            kept.append("")
+    return "/" + "/".join(kept) + question_mark + query
+
+
 def _with_path(url: WSParsedURL, path: str) -> str:
     """`url` with another request target, as a user would write it."""
     if url.unix_path is not None:
@@ -264,62 +296,64 @@ def _with_path(url: WSParsedURL, path: str) -> str:
     if url.username is not None:
         secret = "" if url.password is None else ":" + quote(url.password, safe="")
         userinfo = f"{quote(url.username, safe='')}{secret}@"
-    return f"{url.scheme}://{userinfo}{url.host_header}{path}"
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    port = "" if url.port == _DEFAULT_PORTS[url.scheme] else f":{url.port}"
+    return f"{url.scheme}://{userinfo}{host}{port}{path}"
 
 
-def _parse_userinfo(url: str, userinfo: str) -> tuple[str, str | None]:
+def _parse_userinfo(fail: Fail, userinfo: str) -> tuple[str, str | None]:
     username, colon, password = userinfo.partition(":")
     try:
         username = unquote_to_bytes(username).decode("utf-8")
         password = unquote_to_bytes(password).decode("utf-8")
     except UnicodeDecodeError:
-        raise _invalid(url, "user or password is not percent-encoded UTF-8") from None
+        raise fail("user or password is not percent-encoded UTF-8") from None
     # RFC 7617 section 2: neither holds control characters, and the first colon ends the name.
     if _CONTROL.search(username) or _CONTROL.search(password):
-        raise _invalid(url, "user or password holds a control character")
+        raise fail("user or password holds a control character")
     if ":" in username:
-        raise _invalid(url, "a user name with a colon cannot be sent as Basic Authorization")
+        raise fail("a user name with a colon cannot be sent as Basic Authorization")
     return username, password if colon else None
 
 
-def _parse_host_and_port(url: str, authority: str) -> tuple[str, int | None]:
+def _parse_host_and_port(fail: Fail, authority: str) -> tuple[str, int | None]:
     if authority.startswith("["):
         literal, bracket, rest = authority[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise _invalid(url, "the brackets of the IPv6 address do not match")
-        host = _parse_ipv6(url, literal)
+            raise fail("the brackets of the IPv6 address do not match")
+        host = _parse_ipv6(fail, literal)
         port = rest[1:]
     else:
         name, _, port = authority.partition(":")
         if ":" in port:
-            raise _invalid(url, "an IPv6 address stands in brackets; a port is digits")
-        host = _parse_name(url, name)
+            raise fail("an IPv6 address stands in brackets; a port is digits")
+        host = _parse_name(fail, name)
     if not port:  # RFC 3986 section 3.2.3: an empty port is the default one
         return host, None
     # A fixed number of ASCII digits: int() would take "+80", "8_0" and other scripts' digits.
     if not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
-        raise _invalid(url, "the port must be a number from 1 to 65535")
+        raise fail("the port must be a number from 1 to 65535")
     return host, int(port)
 
 
-def _parse_ipv6(url: str, literal: str) -> str:
+def _parse_ipv6(fail: Fail, literal: str) -> str:
     address, percent, zone = literal.partition("%")
     if percent:
         # RFC 6874 section 2 writes "%25eth0"; people paste "%eth0" as their tools print it.
         if zone.startswith("25"):
             zone = zone[2:]
         if not _ZONE.fullmatch(zone):
-            raise _invalid(url, "the zone of the IPv6 address is empty or malformed")
+            raise fail("the zone of the IPv6 address is empty or malformed")
     try:
         IPv6Address(address)
     except AddressValueError:
-        raise _invalid(url, "the address in brackets is no IPv6 address") from None
+        raise fail("the address in brackets is no IPv6 address") from None
     return address.lower() + (f"%{zone}" if percent else "")
 
 
-def _parse_name(url: str, name: str) -> str:
+def _parse_name(fail: Fail, name: str) -> str:
     if not name:
-        raise _invalid(url, "it has no host")
+        raise fail("it has no host")
     if not name.isascii():
         try:
             # Python's own codec, as socket.getaddrinfo and ssl use it: Host, look-up and
@@ -331,10 +365,10 @@ def _parse_name(url: str, name: str) -> str:
     name = name.lower()
     # Checked behind the codec too: its normalisation makes "/" and "@" of look-alikes.
     if not _HOST_NAME.fullmatch(name):
-        raise _invalid(url, "the host is no valid name or IPv4 address")
+        raise fail("the host is no valid name or IPv4 address")
     return name
 
 
-def _invalid(url: str, rule: str, kind: str = "WebSocket") -> WSInvalidURL:
+def _invalid(kind: str, url: str, rule: str) -> WSInvalidURL:
     shown = redacted_target(_PASSWORD.sub(r"\1***@", url, count=1))
     return WSInvalidURL(url, f"invalid {kind} URL {shown!r}: {rule}")

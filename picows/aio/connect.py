@@ -19,9 +19,9 @@ from picows.aio.logs import PICOWS_DEBUG_LL, AnyLogger
 from picows.aio.parameters import (
     CONNECTION_KWARGS,
     check_callable,
+    check_client_context,
     check_count,
     check_kwargs,
-    check_ssl_context,
     check_timeout,
     make_settings,
 )
@@ -148,7 +148,7 @@ async def ws_connect(
     call_factory = _factory_caller(ws_listener_factory)
     target = parse_url(url)
     if ssl_context is not None:
-        check_ssl_context("ssl_context", ssl_context)
+        check_client_context("ssl_context", ssl_context)
     timeout = check_timeout("websocket_handshake_timeout", websocket_handshake_timeout)
     settings = make_settings(
         is_client_side=True,
@@ -202,6 +202,7 @@ async def ws_connect(
                 connected = False
                 await dialer.connect(target, connection, server_hostname)
                 connected = True
+                upgrade.start()
                 try:
                     return connection, await upgrade.wait()
                 except WSInvalidStatusError as exc:
@@ -245,7 +246,7 @@ def _check_combination(
         if url.unix_path is not None:
             raise ValueError(f"a proxy leads to no Unix socket: {url.redacted}")
     if proxy_ssl_context is not None:
-        check_ssl_context("proxy_ssl_context", proxy_ssl_context)
+        check_client_context("proxy_ssl_context", proxy_ssl_context)
         if proxy is None or not parse_proxy_url(proxy).is_secure:
             raise ValueError("proxy_ssl_context is for an https:// proxy, but proxy is none")
     given = [name for name, value in kwargs.items() if value is not None]
@@ -273,6 +274,7 @@ def _redirect_location(exc: WSInvalidStatusError, redirects: int, max_redirects:
         raise WSInvalidHeaderError(
             "Location",
             ", ".join(locations) or None,
+            "a redirect must have one Location header",
             raw_header=exc.raw_header,
             raw_body=exc.raw_body,
             response=response,
@@ -287,6 +289,7 @@ def _follow(base: WSParsedURL, location: str, exc: WSInvalidStatusError) -> WSPa
         raise WSInvalidHeaderError(
             "Location",
             location,
+            f"the Location header is invalid: {reason}",
             raw_header=exc.raw_header,
             raw_body=exc.raw_body,
             response=exc.response,
@@ -351,6 +354,14 @@ class _ClientUpgrade:
 
     def connection_made(self, connection: Connection) -> None:
         self._connection = connection
+
+    def start(self) -> None:
+        """Send the request.
+
+        Not in connection_made: a write that fails there leaves the closed socket's number with the
+        loop (aiofastnet 1.2.0), or closes the number under the socket (uvloop).
+        """
+        connection = self._connection
         if self._logger.isEnabledFor(PICOWS_DEBUG_LL):
             self._logger.log(
                 PICOWS_DEBUG_LL, "upgrade request:\n%s", self._handshake.redacted_request()

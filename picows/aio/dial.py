@@ -11,6 +11,7 @@ import asyncio
 import errno
 import functools
 import inspect
+import os
 import socket
 import ssl
 import sys
@@ -65,7 +66,7 @@ class Dialer:
             if not url.is_secure:
                 await self._open(url, lambda: connection)
                 return
-            if not (_IS_START_TLS_SAFE or self.use_aiofastnet):
+            if not _IS_START_TLS_SAFE and self._is_asyncio:
                 await self._open(url, lambda: connection, ssl=ssl_context, **tls_kwargs)
                 return
             # In two steps: aiofastnet's create_connection(ssl=...), cancelled in the TLS handshake,
@@ -80,6 +81,11 @@ class Dialer:
         assert ssl_context is not None
         secured = await self._secure(transport, connection, ssl_context, **tls_kwargs)
         connection.connection_made(secured)
+
+    @property
+    def _is_asyncio(self) -> bool:
+        """Are asyncio's own transports used?"""
+        return not self.use_aiofastnet and isinstance(self.loop, asyncio.BaseEventLoop)
 
     async def _open_tunnel(self, proxy: WSParsedURL, url: WSParsedURL) -> asyncio.Transport:
         """A stream to the server of `url` that `proxy` has opened."""
@@ -140,6 +146,8 @@ class Dialer:
         if sock is None:
             return None
         if not isinstance(sock, socket.socket) or isinstance(sock, ssl.SSLSocket):
+            if isinstance(sock, socket.socket):
+                sock.close()
             raise TypeError(
                 "socket_factory must return a socket.socket without TLS, or None,"
                 f" not {type(sock).__name__}"
@@ -163,6 +171,11 @@ class Dialer:
                     f" {url.redacted}"
                 )
             return url.unix_path
+        if url.unix_path is not None:
+            raise ValueError(
+                f"socket_factory returned an unconnected {sock.family.name} socket, but the URL"
+                f" names a Unix socket: {url.redacted}"
+            )
         infos = await self.loop.getaddrinfo(
             url.host, url.port, family=sock.family, type=socket.SOCK_STREAM
         )
@@ -192,6 +205,9 @@ def _is_connected(sock: socket.socket) -> bool:
         # macOS says EINVAL once the peer has gone again.
         if exc.errno not in (errno.ENOTCONN, errno.EINVAL):
             raise
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error)) from None
         return False
     return True
 

@@ -342,8 +342,8 @@ cdef class Inbound(Outbound):
         if self.auto_ping is not None:
             self.auto_ping.freeze()
         if self.in_callback and self.secure and self.transport_copies:
-            # aiofastnet 1.2, paused inside buffer_updated, keeps what it has already decrypted until
-            # the peer sends again. What it brings instead waits with the rest.
+            # aiofastnet 1.2, paused inside buffer_updated, keeps what it has decrypted until the
+            # peer sends again. What it brings instead waits with the rest.
             self.loop.call_soon(self._pause_below)
         else:
             self._pause_below()

@@ -6,6 +6,7 @@ ValueError.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import sys
@@ -21,11 +22,11 @@ from picows.handshake.deflate import PerMessageDeflate
 __all__ = [
     "MAX_SECONDS",
     "check_callable",
+    "check_client_context",
     "check_count",
     "check_kwargs",
     "check_optional",
     "check_server_address",
-    "check_ssl_context",
     "check_timeout",
     "make_settings",
 ]
@@ -64,7 +65,7 @@ def check_seconds(name: str, value: object) -> float:
     # Not of NaN either.
     if not 0 < value <= MAX_SECONDS:
         raise ValueError(
-            f"{name} must be more than 0 and at most {MAX_SECONDS:.0f} seconds, not {value}"
+            f"{name} must be more than 0 and at most {MAX_SECONDS:.0f} seconds, not {_shown(value)}"
         )
     return float(value)
 
@@ -81,7 +82,9 @@ def check_count(
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int{unit and f' ({unit})'}, not {value!r}")
     if not least <= value <= most:
-        raise ValueError(f"{name} must be from {least} to {most}{unit and f' {unit}'}, not {value}")
+        raise ValueError(
+            f"{name} must be from {least} to {most}{unit and f' {unit}'}, not {_shown(value)}"
+        )
     return value
 
 
@@ -102,10 +105,40 @@ def check_text(name: str, value: object) -> str:
     return value
 
 
-def check_ssl_context(name: str, value: object) -> ssl.SSLContext:
-    """An ssl.SSLContext; None is for the caller to take."""
+def check_int(name: str, value: object) -> int:
+    """What the system's calls take as an int."""
+    return check_count(name, value, 0, 2**31 - 1)
+
+
+def check_host(name: str, value: object) -> str:
+    """A name or an address."""
+    text = check_text(name, value)
+    try:
+        # As asyncio and ssl do it, whose UnicodeError names nothing.
+        encoded = text.encode("idna")
+    except UnicodeError:
+        encoded = b""
+    if not encoded or encoded.startswith(b".") or not all(0x20 < b < 0x7F for b in encoded):
+        raise ValueError(f"{name} must be a host name or an address, not {value!r}")
+    return text
+
+
+def check_client_context(name: str, value: object) -> ssl.SSLContext:
+    """An ssl.SSLContext for the client's side; None is for the caller to take."""
+    return _check_context(name, value, "client", ssl.PROTOCOL_TLS_SERVER)
+
+
+def check_server_context(name: str, value: object) -> ssl.SSLContext:
+    """An ssl.SSLContext for the server's side; None is for the caller to take."""
+    return _check_context(name, value, "server", ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _check_context(name: str, value: object, side: str, other: int) -> ssl.SSLContext:
     if not isinstance(value, ssl.SSLContext):
         raise TypeError(f"{name} must be an ssl.SSLContext or None, not {value!r}")
+    # With one of the other side the TLS handshake never begins.
+    if value.protocol == other:
+        raise ValueError(f"{name} must be for the {side}'s side, not of {value.protocol!r}")
     return value
 
 
@@ -114,7 +147,7 @@ def check_address(name: str, value: object) -> None:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{name} must be a pair of host and port, not {value!r}")
     if value[0] is not None:
-        check_text(f"the host of {name}", value[0])
+        check_host(f"the host of {name}", value[0])
     check_port(f"the port of {name}", value[1])
 
 
@@ -128,24 +161,24 @@ def check_socket(name: str, value: object) -> None:
 
 # Of loop.create_connection, but for those that the URL decides on.
 CONNECTION_KWARGS: dict[str, Check] = {
-    "family": check_count,
-    "proto": check_count,
-    "flags": check_count,
+    "family": check_int,
+    "proto": check_int,
+    "flags": check_int,
     "local_addr": check_optional(check_address),
     "happy_eyeballs_delay": check_timeout,
     "interleave": check_optional(check_count),
-    "server_hostname": check_optional(check_text),
+    "server_hostname": check_optional(check_host),
     "ssl_handshake_timeout": check_timeout,
     "ssl_shutdown_timeout": check_timeout,
 }
 
 # Of loop.create_server.
 SERVER_KWARGS: dict[str, Check] = {
-    "family": check_count,
-    "flags": check_count,
+    "family": check_int,
+    "flags": check_int,
     "sock": check_optional(check_socket),
-    "backlog": check_count,
-    "ssl": check_optional(check_ssl_context),
+    "backlog": check_int,
+    "ssl": check_optional(check_server_context),
     "reuse_address": check_optional(check_flag),
     "reuse_port": check_optional(check_flag),
     "keep_alive": check_optional(check_flag),
@@ -187,16 +220,27 @@ def check_server_address(
         given = f"not {' and '.join(chosen)}" if chosen else "none of them was given"
         raise ValueError(f"a server listens on host and port, on path or on sock: {given}")
     if path is not None:
-        if not check_text("path", path) or "\0" in check_text("path", path):
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"path must be a str or a path object, not {path!r}")
+        if not os.fspath(path) or "\0" in str(path):
             raise ValueError(f"path must be the path of a Unix socket, not {path!r}")
+    if path is not None or kwargs.get("sock") is not None:
         for name in ("family", "flags", "reuse_address", "reuse_port", "keep_alive"):
-            if name in kwargs:
-                raise ValueError(f"{name} is for TCP, but path={path!r} is a Unix socket")
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"{name} is for TCP, but path={path!r} is a Unix socket"
+                    if path is not None
+                    else f"{name} is for sockets that are made here, but sock was given"
+                )
     if host is not None and not isinstance(host, str):
         if not isinstance(host, Sequence) or isinstance(host, (bytes, bytearray)):
             raise TypeError(f"host must be a str, a sequence of str or None, not {host!r}")
+        if not host:
+            raise ValueError("host must not be an empty sequence")
         for each in host:
-            check_text("each host", each)
+            check_host("each host", each)
+    elif host:
+        check_host("host", host)
     if port is not None:
         check_port("port", port)
     if kwargs.get("ssl") is None:
@@ -249,6 +293,11 @@ def make_settings(
         max_fragments=check_count("max_fragments", max_fragments, 1),
         deflate=_check_deflate("permessage_deflate", permessage_deflate),
     )
+
+
+def _shown(value: float) -> str:
+    """Python prints no int of thousands of digits."""
+    return str(value) if abs(value) < 2**200 or value != value else "that"
 
 
 def _check_deflate(name: str, value: object) -> PerMessageDeflate | None:

@@ -60,7 +60,7 @@ async def ws_create_server(
     read_buffer_init_size: int = 16 * 1024,
     use_aiofastnet: bool | None = None,
     coalesce_writes: bool = True,
-    path: str | None = None,
+    path: str | os.PathLike[str] | None = None,
     assemble_messages: bool = False,
     max_message_size: int = 64 * 1024 * 1024,
     max_fragments: int = 65536,
@@ -129,6 +129,7 @@ async def ws_create_server(
         max_fragments=max_fragments,
         permessage_deflate=permessage_deflate,
     )
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
     if kwargs.get("ssl") is not None:
         # The TLS handshake is part of the way that the deadline is about.
         kwargs.setdefault("ssl_handshake_timeout", MAX_SECONDS if timeout is None else timeout)
@@ -142,6 +143,7 @@ async def ws_create_server(
             loop, use_aiofastnet is not False, server._make_connection, host, port, **kwargs
         )
     else:
+        path = os.fspath(path)
         server._listening = await create_unix_server(
             loop, use_aiofastnet is not False, server._make_connection, path, **kwargs
         )

@@ -96,9 +96,12 @@ def normalise_extra_headers(
             raise TypeError(
                 f"extra_headers: the value of {name!r} must be str, not {type(value).__name__}"
             )
-        check_field(name, value)
+        try:
+            check_field(name, value)
+        except ValueError as exc:
+            raise ValueError(f"extra_headers: {exc}") from None
         if name.lower() in owned:
-            raise ValueError(f"header {name!r} is set by the handshake itself")
+            raise ValueError(f"extra_headers: {name!r} is set by the handshake itself")
         # White space around a value is not part of it (RFC 9110 section 5.5).
         fields.append((name, value.strip(" \t")))
     return fields
