@@ -146,8 +146,8 @@ cdef class Inbound(Outbound):
                     if self.log_frames:
                         self.logger.log(PICOWS_DEBUG_LL, "< %s", frame)
                     if <int>frame.msg_type >= CLOSE and self.control_frame(frame):
-                        continue
-                    if self.pong_awaited and self.is_awaited_pong(frame):
+                        pass
+                    elif self.pong_awaited and self.is_awaited_pong(frame):
                         pass
                     elif self.listener_is_python:
                         calling = True
