@@ -1,13 +1,20 @@
-"""urls.py: what is taken apart how, what is refused, what is never shown."""
+"""urls.py: what is taken apart how, where redirects lead, what is refused, what is never shown."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from picows.errors import WSError, WSInvalidURL
-from picows.urls import WSParsedURL, parse_url, redacted_target
+from picows.urls import (
+    WSParsedURL,
+    parse_proxy_url,
+    parse_url,
+    redacted_target,
+    resolve_redirect,
+)
 
 
 @pytest.mark.parametrize(
@@ -261,3 +268,336 @@ def test_any_text_is_parsed_or_refused(text):
         # What is shown can be parsed again, and means the same place.
         again = parse_url(parsed.redacted)
         assert again.host_header == parsed.host_header
+
+
+# -- Unix sockets ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "unix_path", "path", "redacted"),
+    [
+        ("ws+unix:///run/x.sock", "/run/x.sock", "/", "ws+unix:///run/x.sock:/"),
+        ("ws+unix:///run/x.sock:/", "/run/x.sock", "/", "ws+unix:///run/x.sock:/"),
+        ("WS+UNIX:///Run/X:/P?Q", "/Run/X", "/P?Q", "ws+unix:///Run/X:/P?Q"),
+        # The first colon ends the socket's path, whatever follows.
+        ("ws+unix:///x:/a:b?c:d", "/x", "/a:b?c:d", "ws+unix:///x:/a:b?c:d"),
+        ("ws+unix:///a%3Ab:/c", "/a:b", "/c", "ws+unix:///a%3Ab:/c"),
+        ("ws+unix:///a%3ab%253A:/", "/a:b%3A", "/", "ws+unix:///a%3Ab%253A:/"),
+        # What begins something else in other URLs, and is part of a file's name here.
+        ("ws+unix:///a@b%3F%23%20:/", "/a@b?# ", "/", "ws+unix:///a%40b%3F%23%20:/"),
+        ("ws+unix:///ü:/ü", "/ü", "/%C3%BC", "ws+unix:///%C3%BC:/%C3%BC"),
+        ("ws+unix:///x:/?token=geheim", "/x", "/?token=geheim", "ws+unix:///x:/?token=***"),
+    ],
+)
+def test_unix_socket(url, unix_path, path, redacted):
+    parsed = parse_url(url)
+    assert (parsed.scheme, parsed.unix_path, parsed.path) == ("ws+unix", unix_path, path)
+    assert (parsed.host, parsed.host_header) == ("localhost", "localhost")
+    assert (parsed.username, parsed.password) == (None, None)
+    assert not parsed.is_secure
+    assert parsed.redacted == redacted
+    # What is shown names the same socket.
+    assert parse_url(redacted).unix_path == unix_path
+    assert parse_url("ws://localhost/").unix_path is None
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("ws+unix:", "ws://, wss:// or ws+unix://"),
+        ("ws+unix:/run/x.sock", "ws://, wss:// or ws+unix://"),
+        ("wss+unix:///run/x.sock", "ws://, wss:// or ws+unix://"),
+        ("unix:///run/x.sock", "ws://, wss:// or ws+unix://"),
+        ("ws+unix://", "absolute path of a socket"),
+        ("ws+unix://run/x.sock:/", "absolute path of a socket"),
+        ("ws+unix://localhost/run/x.sock:/", "absolute path of a socket"),
+        ("ws+unix://user:pw@/run/x.sock:/", "absolute path of a socket"),
+        ("ws+unix://%2Frun/x.sock:/", "absolute path of a socket"),
+        ("ws+unix://:/path", "absolute path of a socket"),
+        ("ws+unix:///run/x.sock:", ":/path?query"),
+        ("ws+unix:///run/x.sock:path", ":/path?query"),
+        ("ws+unix:///run/x.sock:8080/path", ":/path?query"),
+        ("ws+unix:///run/x.sock:?query", ":/path?query"),
+        ("ws+unix:///run/x.sock?query", ":/path?query"),
+        ("ws+unix:///run/x.sock?query:/", ":/path?query"),
+        ("ws+unix:///run/%00x:/", "NUL"),
+        ("ws+unix:///run/%FF:/", "UTF-8"),
+        ("ws+unix:///run/x y:/", "space or a control"),
+        ("ws+unix:///run/x\0y:/", "space or a control"),
+        ("ws+unix:///run/x:/#", "fragment"),
+        ("ws+unix:///run/#x:/", "fragment"),
+        ("ws+unix:///run/\ud800:/", "surrogate"),
+    ],
+)
+def test_unix_socket_refused(url, rule):
+    with pytest.raises(WSInvalidURL, match=re.escape(rule)) as caught:
+        parse_url(url)
+    assert caught.value.url == url
+
+
+# -- proxies ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "scheme", "host", "port", "username", "password", "redacted"),
+    [
+        ("http://h", "http", "h", 80, None, None, "http://h/"),
+        ("https://h/", "https", "h", 443, None, None, "https://h/"),
+        ("socks4://h", "socks4", "h", 1080, None, None, "socks4://h/"),
+        ("SOCKS5://H:9", "socks5", "h", 9, None, None, "socks5://h:9/"),
+        ("socks4://me@h", "socks4", "h", 1080, "me", None, "socks4://me@h/"),
+        (
+            "http://u%40:p%3A@[::1]:3128",
+            "http",
+            "::1",
+            3128,
+            "u@",
+            "p:",
+            "http://u%40:***@[::1]:3128/",
+        ),
+        ("socks5://:geheim@h", "socks5", "h", 1080, "", "geheim", "socks5://:***@h/"),
+    ],
+)
+def test_proxy(url, scheme, host, port, username, password, redacted):
+    parsed = parse_proxy_url(url)
+    assert (parsed.scheme, parsed.host, parsed.port) == (scheme, host, port)
+    assert (parsed.username, parsed.password) == (username, password)
+    assert parsed.is_secure == (scheme == "https")
+    assert parsed.redacted == redacted
+    assert "geheim" not in repr(parsed)
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("", "http://, https://, socks4://, socks5://"),
+        ("h:3128", "http://, https://, socks4://, socks5://"),
+        ("ws://h", "http://, https://, socks4://, socks5://"),
+        ("socks://h", "http://, https://, socks4://, socks5://"),
+        ("socks5h://h", "http://, https://, socks4://, socks5://"),
+        ("http:h", "http://, https://, socks4://, socks5://"),
+        ("http://", "no host"),
+        ("http://h/path", "no path"),
+        ("http://h?query", "no path"),
+        ("http://h/#", "no path"),
+        ("http://h:0", "port"),
+        ("http://::1:80", "brackets"),
+        ("http://h\r\nX: y", "space or a control"),
+        ("http://u%0D%0A:p@h", "control character"),
+        ("socks4://me:geheim@h", "SOCKS4"),
+        ("socks4://me:@h", "SOCKS4"),
+        ("http://me:geheim@h/path", "no path"),
+    ],
+)
+def test_proxy_refused(url, rule):
+    with pytest.raises(WSInvalidURL, match=re.escape(rule)) as caught:
+        parse_proxy_url(url)
+    assert caught.value.url == url
+    assert "invalid proxy URL" in str(caught.value)
+    assert "geheim" not in str(caught.value)
+
+
+def test_proxy_not_a_str():
+    with pytest.raises(TypeError, match="proxy must be a str"):
+        parse_proxy_url(b"http://h")
+
+
+# -- redirects (line 9) ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        # RFC 3986 section 5.4, but for the fragments, which RFC 9110 section 10.2.2 keeps for the
+        # client's own use; a WebSocket has none.
+        ("g", "/b/c/g"),
+        ("./g", "/b/c/g"),
+        ("g/", "/b/c/g/"),
+        ("/g", "/g"),
+        ("?y", "/b/c/d;p?y"),
+        ("g?y", "/b/c/g?y"),
+        ("#s", "/b/c/d;p?q"),
+        ("g#s", "/b/c/g"),
+        ("g?y#s", "/b/c/g?y"),
+        (";x", "/b/c/;x"),
+        ("g;x", "/b/c/g;x"),
+        ("g;x?y#s", "/b/c/g;x?y"),
+        (".", "/b/c/"),
+        ("./", "/b/c/"),
+        ("..", "/b/"),
+        ("../", "/b/"),
+        ("../g", "/b/g"),
+        ("../..", "/"),
+        ("../../", "/"),
+        ("../../g", "/g"),
+        ("../../../g", "/g"),
+        ("../../../../g", "/g"),
+        ("/./g", "/g"),
+        ("/../g", "/g"),
+        ("g.", "/b/c/g."),
+        (".g", "/b/c/.g"),
+        ("g..", "/b/c/g.."),
+        ("..g", "/b/c/..g"),
+        ("./../g", "/b/g"),
+        ("./g/.", "/b/c/g/"),
+        ("g/./h", "/b/c/g/h"),
+        ("g/../h", "/b/c/h"),
+        ("g;x=1/./y", "/b/c/g;x=1/y"),
+        ("g;x=1/../y", "/b/c/y"),
+        ("g?y/./x", "/b/c/g?y/./x"),
+        ("g?y/../x", "/b/c/g?y/../x"),
+        ("g#s/../x", "/b/c/g"),
+        # What looks like a scheme, or like an authority, and is a path.
+        ("/a:b", "/a:b"),
+        ("./a:b", "/b/c/a:b"),
+        ("1:b", "/b/c/1:b"),
+        ("/http://x/", "/http://x/"),
+        ("/\\x/", "/%5Cx/"),
+        ("\\\\x/", "/b/c/%5C%5Cx/"),
+        ("/a//b", "/a//b"),
+        ("/%2F%zz", "/%2F%zz"),
+        ("/[::1]@x", "/[::1]@x"),
+        ("?//x/../y", "/b/c/d;p?//x/../y"),
+    ],
+)
+@pytest.mark.parametrize(
+    "base",
+    ["ws://u:p@a:81/b/c/d;p?q", "wss://[::1]/b/c/d;p?q", "ws+unix:///run/x%3Ay.sock:/b/c/d;p?q"],
+)
+def test_redirect_within_the_origin(base, location, target):
+    start = parse_url(base)
+    resolved = resolve_redirect(start, location)
+    assert resolved == replace(start, path=target, url=resolved.url)
+    assert resolved.origin == start.origin
+    # socket_factory may look at the URL as a whole.
+    assert parse_url(resolved.url) == resolved
+
+
+def test_redirect_behind_a_path_with_empty_segments():
+    """RFC 3986 section 5.2.3: only what is behind the last slash is replaced."""
+    assert resolve_redirect(parse_url("ws://h//a//b"), "c").path == "//a//c"
+
+
+def test_redirect_keeps_the_zone():
+    resolved = resolve_redirect(parse_url("ws://[fe80::1%25eth0]:81/"), "/x")
+    assert resolved.host == "fe80::1%eth0"
+    assert parse_url(resolved.url) == resolved
+
+
+@pytest.mark.parametrize(
+    ("base", "location", "redacted"),
+    [
+        ("ws://a/x", "ws://b", "ws://b/"),
+        ("ws://a/x", "http://b?y", "ws://b/?y"),
+        ("ws://a/x", "HTTP://B:81/Y#s", "ws://b:81/Y"),
+        ("ws://a/x", "https://b/y", "wss://b/y"),
+        ("ws://a/x", "wss://b:80/y", "wss://b:80/y"),
+        ("ws://a/x", "//b", "ws://b/"),
+        ("ws://a/x", "//b:81#s", "ws://b:81/"),
+        ("wss://a:81/x", "//b/y", "wss://b/y"),
+        ("wss://a/x", "https://b/y", "wss://b/y"),
+        ("wss://a/x", "wss://b/y", "wss://b/y"),
+        ("ws://a/x", "http://münchen.de/", "ws://xn--mnchen-3ya.de/"),
+        ("ws://a/x", "//[::1]:81/y", "ws://[::1]:81/y"),
+        # From a Unix socket into the network; the other way is refused.
+        ("ws+unix:///s:/x", "//b/y", "ws://b/y"),
+        ("ws+unix:///s:/x", "http://localhost/y", "ws://localhost/y"),
+        ("ws+unix:///s:/x", "wss://b/y", "wss://b/y"),
+    ],
+)
+def test_redirect_to_another_origin(base, location, redacted):
+    start = parse_url(base)
+    resolved = resolve_redirect(start, location)
+    assert resolved.redacted == redacted
+    assert resolved.origin != start.origin
+    assert resolved.unix_path is None
+
+
+@pytest.mark.parametrize(
+    ("base", "location", "username", "password"),
+    [
+        ("ws://u:p@a/", "/x", "u", "p"),
+        ("ws://u:p@a/", "//a/x", "u", "p"),
+        ("ws://u:p@a/", "ws://a:80/x", "u", "p"),
+        ("ws://u:p@a/", "http://A/x", "u", "p"),
+        ("wss://u:p@a/", "https://a:443/x", "u", "p"),
+        ("ws://u@a/", "/x", "u", None),
+        # The Location's own.
+        ("ws://u:p@a/", "//v:q@a/x", "v", "q"),
+        ("ws://u:p@a/", "//v@a/x", "v", None),
+        ("ws://u:p@a/", "http://v:q@b/x", "v", "q"),
+        # Another scheme, host or port: another origin.
+        ("ws://u:p@a/", "https://a/x", None, None),
+        ("ws://u:p@a:81/", "wss://a:81/x", None, None),
+        ("ws://u:p@a/", "//b/x", None, None),
+        ("ws://u:p@a/", "//a:81/x", None, None),
+        ("ws://u:p@a/", "//a.b/x", None, None),
+        ("ws://u:p@a/", "//x.a/x", None, None),
+        ("wss://u:p@a:444/", "//a/x", None, None),
+    ],
+)
+def test_redirect_and_userinfo(base, location, username, password):
+    resolved = resolve_redirect(parse_url(base), location)
+    assert (resolved.username, resolved.password) == (username, password)
+
+
+@pytest.mark.parametrize(
+    ("base", "location", "rule"),
+    [
+        ("ws://a/", "", "URL reference"),
+        ("ws://a/", " /x", "URL reference"),
+        ("ws://a/", "/x y", "URL reference"),
+        ("ws://a/", "/x\r\nX: y", "URL reference"),
+        ("ws://a/", "/x\0", "URL reference"),
+        ("ws://a/", "http:", "ws://, wss://, http:// or https://"),
+        ("ws://a/", "http:/x", "ws://, wss://, http:// or https://"),
+        ("ws://a/", "http:x", "ws://, wss://, http:// or https://"),
+        ("ws://a/", "ftp://b/", "ws://, wss://, http:// or https://"),
+        ("ws://a/", "file:///etc/passwd", "ws://, wss://, http:// or https://"),
+        ("ws://a/", "javascript:x", "ws://, wss://, http:// or https://"),
+        ("ws://a/", "socks5://b/", "ws://, wss://, http:// or https://"),
+        ("ws://a/", "a:81/x", "ws://, wss://, http:// or https://"),
+        # Never into the file system, not even to where it came from.
+        ("ws://a/", "ws+unix:///run/docker.sock:/x", "ws://, wss://, http:// or https://"),
+        ("ws://a/", "WS+UNIX:///run/docker.sock:/x", "ws://, wss://, http:// or https://"),
+        ("ws+unix:///s:/", "ws+unix:///s:/x", "ws://, wss://, http:// or https://"),
+        ("wss://a/", "ws://a/", "from wss to ws"),
+        ("wss://a/", "WS://a/", "from wss to ws"),
+        ("wss://a/", "http://a/", "from wss to ws"),
+        ("wss://a/", "http://a:443/", "from wss to ws"),
+        ("ws://a/", "//", "no host"),
+        ("ws://a/", "///x", "no host"),
+        ("ws://a/", "http:///x", "no host"),
+        ("ws://a/", "//:80/", "no host"),
+        ("ws://a/", "//b:0/", "port"),
+        ("ws://a/", "//b:99999/", "port"),
+        ("ws://a/", "//b:x/", "port"),
+        ("ws://a/", "//b..c/", "host"),
+        ("ws://a/", "//[::1/", "brackets"),
+        ("ws://a/", "//u:%FF@b/", "UTF-8"),
+        ("ws://a/", "//u:p%0D%0A@b/", "control"),
+    ],
+)
+def test_redirect_refused(base, location, rule):
+    with pytest.raises(WSInvalidURL, match=re.escape(rule)):
+        resolve_redirect(parse_url(base), location)
+
+
+@given(st.one_of(st.text(), st.text("/.:?#@[]%ahtpswx1+\\")))
+def test_any_location_is_resolved_or_refused(location):
+    for base in ("ws://u:p@h:81/a/b?c", "wss://h/a", "ws+unix:///s:/a/b"):
+        start = parse_url(base)
+        try:
+            resolved = resolve_redirect(start, location)
+        except WSError:
+            continue
+        assert re.fullmatch(r"/[\x21-\x7e]*", resolved.path)
+        assert "#" not in resolved.path
+        assert resolved.is_secure or not start.is_secure
+        assert resolved.unix_path in (None, start.unix_path)
+        if resolved.origin != start.origin:
+            # It says itself where it leads, and brings its own user or none.
+            assert "//" in location
+            assert resolved.username is None or "@" in location
+        again = parse_url(resolved.url)
+        assert (again.origin, again.path) == (resolved.origin, resolved.path)

@@ -31,7 +31,6 @@ from picows import (
     WSInvalidHeaderError,
     WSInvalidMessageError,
     WSInvalidStatusError,
-    WSInvalidURL,
     WSListener,
     WSMsgType,
     WSTransport,
@@ -528,72 +527,7 @@ async def test_a_factory_that_returns_no_listener(net: Any, nonsense: object) ->
             await net.connect(lambda: nonsense, server.url())
 
 
-# -- parameters ------------------------------------------------------------------------------------
-
-WRONG_PARAMETERS: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"ws_listener_factory": None}, TypeError, "ws_listener_factory must be callable"),
-    ({"ws_listener_factory": Listener()}, TypeError, "ws_listener_factory must be callable"),
-    ({"url": b"ws://localhost/"}, TypeError, "url must be a str"),
-    ({"url": None}, TypeError, "url must be a str"),
-    ({"url": "http://localhost/"}, WSInvalidURL, "ws://, wss:// or ws.unix://"),
-    ({"url": "ws://localhost/#x"}, WSInvalidURL, "fragment"),
-    ({"ssl_context": True}, TypeError, "ssl_context must be an ssl.SSLContext or None"),
-    ({"disconnect_on_exception": 1}, TypeError, "disconnect_on_exception must be True or False"),
-    ({"disconnect_on_exception": None}, TypeError, "disconnect_on_exception must be True or"),
-    ({"websocket_handshake_timeout": "5"}, TypeError, "websocket_handshake_timeout must be a num"),
-    ({"websocket_handshake_timeout": True}, TypeError, "websocket_handshake_timeout must be a num"),
-    ({"websocket_handshake_timeout": 0}, ValueError, "websocket_handshake_timeout .* more than 0"),
-    ({"websocket_handshake_timeout": -1}, ValueError, "websocket_handshake_timeout .* more than 0"),
-    (
-        {"websocket_handshake_timeout": float("inf")},
-        ValueError,
-        "timeout must be more than 0 and at most 31536000 seconds",
-    ),
-    (
-        {"websocket_handshake_timeout": float("nan")},
-        ValueError,
-        "timeout must be more than 0 and at most 31536000 seconds",
-    ),
-    ({"logger_name": 5}, TypeError, "logger_name must be a str, a Logger"),
-    ({"logger_name": ""}, ValueError, "logger_name must not be empty"),
-    ({"enable_auto_pong": "yes"}, TypeError, "enable_auto_pong must be True or False"),
-    ({"max_frame_size": 0}, ValueError, "max_frame_size must be from 1 to"),
-    ({"max_frame_size": -1}, ValueError, "max_frame_size must be from 1 to"),
-    ({"max_frame_size": 2**63}, ValueError, "max_frame_size must be from 1 to"),
-    ({"max_frame_size": 1e6}, TypeError, r"max_frame_size must be an int \(bytes\)"),
-    ({"max_frame_size": None}, TypeError, r"max_frame_size must be an int \(bytes\)"),
-    ({"max_frame_size": True}, TypeError, r"max_frame_size must be an int \(bytes\)"),
-    ({"read_buffer_init_size": 0}, ValueError, "read_buffer_init_size must be from 1 to"),
-    ({"read_buffer_init_size": "1"}, TypeError, r"read_buffer_init_size must be an int"),
-    ({"use_aiofastnet": 0}, TypeError, "use_aiofastnet must be True or False"),
-    ({"coalesce_writes": 1}, TypeError, "coalesce_writes must be True or False"),
-    ({"extra_headers": "X: 1"}, TypeError, "extra_headers must be a mapping"),
-    ({"extra_headers": ["ab"]}, TypeError, "extra_headers must hold .* pairs"),
-    ({"extra_headers": {"X": 1}}, TypeError, "extra_headers: the value of 'X' must be str"),
-    ({"extra_headers": {b"X": "1"}}, TypeError, "extra_headers: a name must be str"),
-    ({"extra_headers": {"X": "a\r\nY: b"}}, ValueError, "header 'X' holds CR, LF"),
-    ({"extra_headers": {"X": "a\0"}}, ValueError, "NUL"),
-    ({"extra_headers": {"X Y": "a"}}, ValueError, "RFC 9110 token"),
-    ({"extra_headers": {"": "a"}}, ValueError, "RFC 9110 token"),
-    ({"extra_headers": {"upgrade": "h2c"}}, ValueError, "'upgrade' is set by the handshake"),
-    ({"extra_headers": [("Host", "a"), ("host", "b")]}, ValueError, "more than one Host"),
-    ({"ssl": True}, TypeError, r"no ssl=.*ssl_context"),
-    ({"ssl": None}, TypeError, r"no ssl="),
-    ({"sock": None}, TypeError, r"no sock="),
-    ({"all_errors": True}, TypeError, r"no all_errors="),
-    ({"host": "localhost"}, TypeError, r"no host="),
-    ({"port": 1}, TypeError, r"no port="),
-    ({"protocol_factory": Listener}, TypeError, r"no protocol_factory="),
-]
-
-
-@one
-async def test_wrong_parameters_are_refused_before_anything_is_opened(net: Any) -> None:
-    for wrong, error, match in WRONG_PARAMETERS:
-        # Nobody listens on port 1: what is not refused before would be a ConnectionRefusedError.
-        given: dict[str, Any] = {"ws_listener_factory": Listener, "url": net.url(1), **wrong}
-        with pytest.raises(error, match=match):
-            await ws_connect(**given)
+# -- parameters (refused ones: test_parameters.py) -------------------------------------------------
 
 
 @one
@@ -601,12 +535,6 @@ async def test_a_refused_header_value_is_not_repeated(net: Any) -> None:
     with pytest.raises(ValueError, match="Authorization") as caught:
         await net.connect(Listener, net.url(1), extra_headers={"Authorization": "hunter2\n"})
     assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.net(loops=("asyncio", "uvloop"), tls=(False,))
-async def test_an_unknown_kwarg_is_a_type_error(net: Any) -> None:
-    with pytest.raises(TypeError, match="no_such_option"):
-        await net.connect(Listener, net.url(1), no_such_option=1)
 
 
 @plain

@@ -827,37 +827,7 @@ async def test_close_clients_and_abort_clients(net: Any, graceful: bool) -> None
         await served[1].disconnected.wait()
 
 
-# -- parameters ------------------------------------------------------------------------------------
-
-WRONG_PARAMETERS: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"ws_listener_factory": None}, TypeError, "ws_listener_factory must be callable"),
-    ({"ws_listener_factory": Listener()}, TypeError, "ws_listener_factory must be callable"),
-    ({"disconnect_on_exception": 0}, TypeError, "disconnect_on_exception must be True or False"),
-    ({"websocket_handshake_timeout": 0}, ValueError, "websocket_handshake_timeout .* more than 0"),
-    ({"websocket_handshake_timeout": "1"}, TypeError, "websocket_handshake_timeout must be a num"),
-    (
-        {"websocket_handshake_timeout": float("nan")},
-        ValueError,
-        "timeout must be more than 0 and at most 31536000 seconds",
-    ),
-    ({"logger_name": b"x"}, TypeError, "logger_name must be a str, a Logger"),
-    ({"enable_auto_pong": None}, TypeError, "enable_auto_pong must be True or False"),
-    ({"max_frame_size": 0}, ValueError, "max_frame_size must be from 1 to"),
-    ({"max_frame_size": "1"}, TypeError, r"max_frame_size must be an int \(bytes\)"),
-    ({"read_buffer_init_size": -1}, ValueError, "read_buffer_init_size must be from 1 to"),
-    ({"use_aiofastnet": 1}, TypeError, "use_aiofastnet must be True or False"),
-    ({"coalesce_writes": "no"}, TypeError, "coalesce_writes must be True or False"),
-]
-
-
-@one
-async def test_wrong_parameters_are_refused_before_anything_is_opened(net: Any) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        for wrong, error, match in WRONG_PARAMETERS:
-            # The port is taken: what is not refused before would be an OSError.
-            given: dict[str, Any] = {"ws_listener_factory": Listener, **wrong}
-            with pytest.raises(error, match=match):
-                await ws_create_server(**given, host="127.0.0.1", port=taken.getsockname()[1])
+# -- parameters (refused ones: test_parameters.py) -------------------------------------------------
 
 
 @pytest.mark.net(loops=("asyncio", "uvloop"), tls=(False,))
@@ -870,8 +840,6 @@ async def test_kwargs_go_to_create_server(net: Any) -> None:
                 taken.getsockname()[1],
                 use_aiofastnet=net.use_aiofastnet,
             )
-    with pytest.raises(TypeError, match="no_such_option"):
-        await net.serve(Listener, no_such_option=1)
     given = socket.create_server(("127.0.0.1", 0))
     server = await ws_create_server(
         lambda request: Echo(), sock=given, backlog=5, use_aiofastnet=net.use_aiofastnet

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import fcntl
 import random
+import resource
 import select
 import socket
 import ssl
@@ -139,6 +140,17 @@ def read_payloads(peer: RawPeer, count: int) -> list[bytes]:
     return [frame.payload for frame in read_frames(peer, count)]
 
 
+def read_to_end(peer: RawPeer) -> list[RawFrame]:
+    """Every frame up to the end of the stream; ends our half as well, for which TLS waits."""
+    frames = []
+    try:
+        while True:
+            frames.append(read_frame(peer)[0])
+    except (EOFError, ConnectionResetError, ssl.SSLError):
+        peer.close()
+    return frames
+
+
 def something_to_read(peer: RawPeer) -> bool:
     """Has the peer's socket anything for it, now?"""
     if peer.unread or (isinstance(peer.sock, ssl.SSLSocket) and peer.sock.pending()):
@@ -166,6 +178,12 @@ def unread_bytes(sock: Any) -> int:
     """What waits in a socket's receive queue."""
     answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0\0\0\0")
     return int(struct.unpack("i", answer)[0])
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory; Linux only."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 async def some_iterations() -> None:
