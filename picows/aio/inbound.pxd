@@ -45,6 +45,8 @@ cdef class Inbound(Outbound):
         bint pong_awaited
         # The RoundTrips, once one was measured.
         object roundtrips
+        # How many of its PINGs were sent ahead of auto ping's last one.
+        long long measured_before
 
         # The first exception of a callback, or a violation; for wait_disconnected on the client
         # side.
@@ -58,6 +60,7 @@ cdef class Inbound(Outbound):
     cdef int deliver(self) except -1
     cdef bint control_frame(self, Frame frame) except? True
     cdef int send_pong_now(self, const char* payload, size_t size) except -1
+    cdef bint is_measured_pong(self, Frame frame) except? True
     cdef bint is_awaited_pong(self, Frame frame) except? True
     cdef int stop_pings(self) except -1
     cdef int violated(self) except -1

@@ -212,10 +212,7 @@ cdef class Inbound(Outbound):
                 self.send_pong_now(frame.payload_ptr, <size_t>frame.payload_size)
             return True
         if frame.msg_type == PONG:
-            return (
-                self.roundtrips is not None
-                and self.roundtrips.pong_received(frame.get_payload_as_bytes())
-            )
+            return self.roundtrips is not None and self.is_measured_pong(frame)
         if frame.msg_type == CLOSE:
             self.close_received = CloseFrame(frame.get_close_code(), frame.get_close_reason())
         return False
@@ -264,6 +261,7 @@ cdef class Inbound(Outbound):
         if self.phase != OPEN or not self.sendable:
             return
         self.pong_awaited = True
+        self.measured_before = 0 if self.roundtrips is None else self.roundtrips.sent
         self.in_callback = True
         try:
             self.listener.send_user_specific_ping(self)
@@ -299,9 +297,19 @@ cdef class Inbound(Outbound):
             return True
         if is_pong:
             if frame.msg_type == PONG and self.roundtrips is not None:
-                self.roundtrips.answered_until(self.auto_ping.pinged_at)
+                self.roundtrips.answered_before(self.measured_before)
             self.notify_user_specific_pong_received()
         return is_pong
+
+    cdef bint is_measured_pong(self, Frame frame) except? True:
+        """Is `frame` what measure_roundtrip_time waits for? Then the listener does not see it."""
+        cdef long long number = self.roundtrips.pong_received(frame.get_payload_as_bytes())
+        if number < 0:
+            return False
+        if self.pong_awaited and number >= self.measured_before:
+            # It may stand for the answer to an earlier PING, too.
+            self.is_awaited_pong(frame)
+        return True
 
     cpdef notify_user_specific_pong_received(self):
         self.check_thread()
@@ -314,7 +322,7 @@ cdef class Inbound(Outbound):
         if isinstance(rounds, bool) or not isinstance(rounds, int):
             raise TypeError(f"rounds must be an int, not {rounds!r}")
         if rounds < 1:
-            raise ValueError(f"rounds must be at least 1, not {rounds}")
+            raise ValueError("rounds must be at least 1")
         if self.roundtrips is None:
             self.roundtrips = RoundTrips()
         times = []

@@ -83,11 +83,6 @@ class AutoPing:
         self._last_look = False
         self._frozen_at: float | None = None
 
-    @property
-    def pinged_at(self) -> float:
-        """The time of the last ping, by time.monotonic()."""
-        return self._pinged_at
-
     def start(self) -> None:
         self._connection.last_heard = self._pinged_at = monotonic()
         self._arm()
@@ -200,11 +195,14 @@ class AutoPing:
 class RoundTrips:
     """The PINGs of `measure_roundtrip_time` that are on their way."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_waiting", "sent")
 
     def __init__(self) -> None:
-        # By payload, in the order of sending: when, by the finer clock too, and who waits.
-        self._waiting: dict[bytes, tuple[float, float, asyncio.Future[float]]] = {}
+        # How many PINGs there were.
+        self.sent = 0
+        # By payload, in the order of sending: the number, when, and who waits. An entry stays until
+        # its own PONG comes, though a later one has answered it.
+        self._waiting: dict[bytes, tuple[int, float, asyncio.Future[float]]] = {}
 
     async def measure(self, connection: Inbound, loop: asyncio.AbstractEventLoop) -> float:
         """One round trip, in seconds."""
@@ -214,7 +212,8 @@ class RoundTrips:
             self._forget_abandoned()
         payload = os.urandom(8)
         future: asyncio.Future[float] = loop.create_future()
-        self._waiting[payload] = monotonic(), perf_counter(), future
+        self._waiting[payload] = self.sent, perf_counter(), future
+        self.sent += 1
         try:
             connection.send_ping(payload)
         except BaseException:
@@ -222,21 +221,24 @@ class RoundTrips:
             raise
         return await future
 
-    def pong_received(self, payload: bytes) -> bool:
-        """Is `payload` that of a PING of ours?"""
-        if payload not in self._waiting:
-            return False
+    def pong_received(self, payload: bytes) -> int:
+        """The number of the PING of ours that has this payload; -1 where there is none."""
+        entry = self._waiting.pop(payload, None)
+        if entry is None:
+            return -1
+        number, start, future = entry
         # RFC 6455 section 5.5.3: the peer may answer only the last of several PINGs.
-        self.answered_until(self._waiting[payload][0])
-        return True
+        self.answered_before(number)
+        if not future.done():
+            future.set_result(perf_counter() - start)
+        return number
 
-    def answered_until(self, sent_at: float) -> None:
-        """All that was sent until then has been answered now."""
+    def answered_before(self, number: int) -> None:
+        """All that was sent before this one has been answered now."""
         now = perf_counter()
-        for payload, (when, start, future) in list(self._waiting.items()):
-            if when > sent_at:
+        for sent, start, future in self._waiting.values():
+            if sent >= number:
                 break
-            del self._waiting[payload]
             if not future.done():
                 future.set_result(now - start)
 
