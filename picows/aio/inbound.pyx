@@ -299,7 +299,8 @@ cdef class Inbound(Outbound):
             if frame.msg_type == PONG and self.roundtrips is not None:
                 self.roundtrips.answered_before(self.measured_before)
             self.notify_user_specific_pong_received()
-        return is_pong
+        # Also where the listener has just disconnected: it sees nothing after that.
+        return is_pong or self.deaf
 
     cdef bint is_measured_pong(self, Frame frame) except? True:
         """Is `frame` what measure_roundtrip_time waits for? Then the listener does not see it."""
