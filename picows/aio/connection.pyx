@@ -254,7 +254,8 @@ cdef class Connection(Inbound, BufferedProtocol):
             self.held = False
             self.paused = True
             try:
-                if not self.deaf and self.receiver.begin_held():
+                self.deliver_waiting()
+                if self.phase == OPEN and not self.deaf and self.receiver.begin_held():
                     self.work_off()
             except BaseException as exc:
                 fatal = exc
@@ -274,6 +275,7 @@ cdef class Connection(Inbound, BufferedProtocol):
         self.receiver.drop()
         self.messages = None
         self.deflater = None
+        self.waiting_frame = None
         self.drop_outbox()
         if self.close_timer is not None:
             self.close_timer.cancel()
@@ -317,6 +319,7 @@ cdef class Connection(Inbound, BufferedProtocol):
         self.deaf = True
         self.stop_pings()
         self.pending_pong = None
+        self.waiting_frame = None
         self.receiver.drop()
         if self.messages is not None:
             self.messages.drop()

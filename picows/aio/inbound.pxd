@@ -43,6 +43,8 @@ cdef class Inbound(Outbound):
         object auto_ping
         public double last_heard
         bint pong_awaited
+        # A frame that was about to be delivered when is_user_specific_pong paused reading.
+        Frame waiting_frame
         # The RoundTrips, once one was measured.
         object roundtrips
         # How many of its PINGs were sent ahead of auto ping's last one.
@@ -58,6 +60,7 @@ cdef class Inbound(Outbound):
     cdef int leave_callback(self) except -1
     cdef int work_off(self) except -1
     cdef int deliver(self) except -1
+    cdef int deliver_waiting(self) except -1
     cdef bint control_frame(self, Frame frame) except? True
     cdef int send_pong_now(self, const char* payload, size_t size) except -1
     cdef bint is_measured_pong(self, Frame frame) except? True

@@ -168,6 +168,9 @@ cdef class Inbound(Outbound):
                         self.deaf = True
             except BaseException as exc:
                 if not calling:
+                    # Of another callback, a logging handler, or for want of memory.
+                    if receiver.is_kept(frame):
+                        receiver.keep_frame(frame)
                     raise
                 failure = exc
             if failure is None:
@@ -198,6 +201,24 @@ cdef class Inbound(Outbound):
         receiver.leave_frame(frame)
         if fatal is not None:
             raise fatal
+        return 0
+
+    cdef int deliver_waiting(self) except -1:
+        """The frame that waits alone: is_user_specific_pong has paused reading."""
+        cdef Frame frame = self.waiting_frame
+        if frame is None or self.deaf:
+            return 0
+        self.waiting_frame = None
+        self.in_callback = True
+        try:
+            self.listener.on_ws_frame(self, frame)
+        except BaseException as exc:
+            if not self.settings.disconnect_on_exception and isinstance(exc, Exception):
+                self.logger.error("exception in on_ws_frame", exc_info=exc)
+            else:
+                self.callback_failed(exc, "on_ws_frame")
+        finally:
+            self.leave_callback()
         return 0
 
     cdef bint control_frame(self, Frame frame) except? True:
@@ -299,8 +320,11 @@ cdef class Inbound(Outbound):
             if frame.msg_type == PONG and self.roundtrips is not None:
                 self.roundtrips.answered_before(self.measured_before)
             self.notify_user_specific_pong_received()
-        # Also where the listener has just disconnected: it sees nothing after that.
-        return is_pong or self.deaf
+        elif self.held:
+            # The listener has just paused: this frame waits, too.
+            self.waiting_frame = frame
+        # Where it has disconnected, it sees nothing any more.
+        return is_pong or self.held or self.deaf
 
     cdef bint is_measured_pong(self, Frame frame) except? True:
         """Is `frame` what measure_roundtrip_time waits for? Then the listener does not see it."""
@@ -310,6 +334,7 @@ cdef class Inbound(Outbound):
         if self.pong_awaited and number >= self.measured_before:
             # It may stand for the answer to an earlier PING, too.
             self.is_awaited_pong(frame)
+            self.waiting_frame = None
         return True
 
     cpdef notify_user_specific_pong_received(self):
@@ -373,7 +398,8 @@ cdef class Inbound(Outbound):
         if self.paused or not self.held or self.phase != OPEN:
             return
         self.held = False
-        if not self.deaf and self.receiver.begin_held():
+        self.deliver_waiting()
+        if not (self.deaf or self.held) and self.receiver.begin_held():
             self.work_off()
         if self.phase == OPEN and not self.paused and not self.disconnected:
             if self.paused_below:
