@@ -213,10 +213,11 @@ cdef class Inbound(Outbound):
         try:
             self.listener.on_ws_frame(self, frame)
         except BaseException as exc:
-            if not self.settings.disconnect_on_exception and isinstance(exc, Exception):
-                self.logger.error("exception in on_ws_frame", exc_info=exc)
-            else:
+            is_fatal = isinstance(exc, (KeyboardInterrupt, SystemExit))
+            if self.settings.disconnect_on_exception or is_fatal:
                 self.callback_failed(exc, "on_ws_frame")
+            else:
+                self.logger.error("exception in on_ws_frame", exc_info=exc)
         finally:
             self.leave_callback()
         return 0
