@@ -10,6 +10,7 @@ proxy's password is in no error and no log.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -31,6 +32,10 @@ _TYPES = {
 }
 
 
+# Bytes of an HTTP proxy's answer.
+_MAX_HEAD = 16 * 1024
+
+
 async def open_tunnel(
     proxy: WSParsedURL,
     host: str,
@@ -43,15 +48,22 @@ async def open_tunnel(
     :param open_stream: connects a protocol to the proxy
     :raises WSHandshakeError: the proxy refused, or does not speak its protocol
     """
-    stream = _Stream()
+    # Of an HTTP proxy python-socks wants the whole head in one piece, of others so many bytes.
+    stream = _Stream(b"" if proxy.scheme.startswith("socks") else b"\r\n\r\n")
+    if proxy.scheme == "socks4":
+        # A SOCKS4 request has room for an IPv4 address only; python-socks would send a name, or
+        # another address, as one (SOCKS4A).
+        infos = await asyncio.get_running_loop().getaddrinfo(
+            host, port, family=socket.AF_INET, type=socket.SOCK_STREAM
+        )
+        host = infos[0][4][0]
     client = Proxy(
         _TYPES[proxy.scheme],
         proxy.host,
         proxy.port,
         proxy.username,
         proxy.password,
-        # A SOCKS4 request has room for an IPv4 address only.
-        rdns=proxy.scheme != "socks4",
+        rdns=True,
         forward=cast(Any, _Opener(stream, open_stream)),
     )
     try:
@@ -65,8 +77,12 @@ async def open_tunnel(
             )
         if stream.ended:
             raise WSHandshakeError(f"the proxy {proxy.redacted} closed the connection")
-    except (ProxyError, EOFError) as exc:
+    except (ProxyError, EOFError, ValueError, LookupError) as exc:
         stream.abort()
+        if stream.transport is None or isinstance(exc, OSError):
+            # Of the way to the proxy (an SSLCertVerificationError is a ValueError, too).
+            raise
+        # ValueError and LookupError are what python-socks makes of garbage.
         raise WSHandshakeError(
             f"the proxy {proxy.redacted} opened no connection to {host}:{port}: {exc}"
         ) from exc
@@ -79,7 +95,8 @@ async def open_tunnel(
 class _Stream(asyncio.Protocol):
     """What python-socks reads and writes while it talks to the proxy."""
 
-    def __init__(self) -> None:
+    def __init__(self, end: bytes) -> None:
+        self._end = end
         self.transport: asyncio.Transport | None = None
         self.received = bytearray()
         self.ended = False
@@ -106,14 +123,21 @@ class _Stream(asyncio.Protocol):
     # The stream of python-socks
 
     async def read(self, max_bytes: int = 65536) -> bytes:
-        while not self.received and not self.ended:
+        while not self._is_readable():
             self._changed.clear()
             await self._changed.wait()
         if self._lost_by is not None:
             raise self._lost_by
+        if self._end and self._end in self.received:
+            max_bytes = min(max_bytes, self.received.index(self._end) + len(self._end))
         data = bytes(self.received[:max_bytes])
         del self.received[:max_bytes]
         return data
+
+    def _is_readable(self) -> bool:
+        if self.ended or len(self.received) > _MAX_HEAD:
+            return True
+        return bool(self.received) and self._end in self.received
 
     async def read_exactly(self, n: int) -> bytes:
         data = b""
