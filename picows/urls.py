@@ -169,6 +169,11 @@ def parse_proxy_url(url: str) -> WSParsedURL:
         raise fail("it must have no path")
     if scheme == "socks4" and parsed.password is not None:
         raise fail("SOCKS4 knows a user but no password")
+    if scheme == "socks5":
+        # RFC 1929 section 2: one byte for each length.
+        for each in (parsed.username or "", parsed.password or ""):
+            if len(each.encode()) > 255:
+                raise fail("SOCKS5 knows a user and a password of at most 255 bytes")
     return parsed
 
 

@@ -192,8 +192,12 @@ class Dialer:
             secured = await start_tls(
                 self.loop, self.use_aiofastnet, transport, protocol, ssl_context, **kwargs
             )
-        except BaseException:
+        except BaseException as exc:
             transport.abort()
+            if isinstance(exc, TypeError) and isinstance(exc.__context__, ssl.SSLError):
+                # asyncio of 3.11 and before fails itself while it reports a TLS handshake that
+                # failed inside another TLS.
+                raise exc.__context__ from None
             raise
         return cast(asyncio.Transport, secured)
 

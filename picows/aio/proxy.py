@@ -53,16 +53,17 @@ async def open_tunnel(
     if proxy.scheme == "socks4":
         # A SOCKS4 request has room for an IPv4 address only; python-socks would send a name, or
         # another address, as one (SOCKS4A).
+        if ":" in host:
+            raise ValueError(f"SOCKS4 reaches IPv4 addresses only, not {host}")
         infos = await asyncio.get_running_loop().getaddrinfo(
             host, port, family=socket.AF_INET, type=socket.SOCK_STREAM
         )
-        host = infos[0][4][0]
+        host = str(infos[0][4][0])
     client = Proxy(
         _TYPES[proxy.scheme],
         proxy.host,
         proxy.port,
-        proxy.username,
-        proxy.password,
+        *_credentials(proxy),
         rdns=True,
         forward=cast(Any, _Opener(stream, open_stream)),
     )
@@ -90,6 +91,28 @@ async def open_tunnel(
         stream.abort()
         raise
     return transport
+
+
+def _credentials(proxy: WSParsedURL) -> tuple[str | None, str | None]:
+    """User and password so that python-socks writes them in UTF-8 (RFC 7617 section 2.1)."""
+    if proxy.username is None:
+        return None, None
+    # Both, or it sends none.
+    both = (proxy.username, proxy.password or "")
+    if proxy.scheme.startswith("socks"):
+        username, password = map(_Utf8, both)
+        return username, password
+    username, password = (each.encode().decode("latin-1") for each in both)
+    return username, password
+
+
+class _Utf8(str):
+    """A str that is UTF-8 whatever it is asked for: python-socks says ASCII."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return str(self).encode("utf-8", errors)
 
 
 class _Stream(asyncio.Protocol):
