@@ -98,21 +98,22 @@ def _credentials(proxy: WSParsedURL) -> tuple[str | None, str | None]:
     if proxy.username is None:
         return None, None
     # Both, or it sends none.
-    both = (proxy.username, proxy.password or "")
-    if proxy.scheme.startswith("socks"):
-        username, password = map(_Utf8, both)
-        return username, password
-    username, password = (each.encode().decode("latin-1") for each in both)
-    return username, password
+    return _Octets(proxy.username), _Octets(proxy.password or "")
 
 
-class _Utf8(str):
-    """A str that is UTF-8 whatever it is asked for: python-socks says ASCII."""
+class _Octets(str):
+    """
+    Text as its UTF-8 bytes, one character for each: python-socks counts characters where it means
+    bytes, and encodes as ASCII or Latin-1.
+    """
 
     __slots__ = ()
 
-    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
-        return str(self).encode("utf-8", errors)
+    def __new__(cls, text: str) -> _Octets:
+        return super().__new__(cls, text.encode().decode("latin-1"))
+
+    def encode(self, encoding: str = "latin-1", errors: str = "strict") -> bytes:
+        return super().encode("latin-1", errors)
 
 
 class _Stream(asyncio.Protocol):
