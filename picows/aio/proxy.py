@@ -50,6 +50,7 @@ async def open_tunnel(
     """
     # Of an HTTP proxy python-socks wants the whole head in one piece, of others so many bytes.
     stream = _Stream(b"" if proxy.scheme.startswith("socks") else b"\r\n\r\n")
+    target = host
     if proxy.scheme == "socks4":
         # A SOCKS4 request has room for an IPv4 address only; python-socks would send a name, or
         # another address, as one (SOCKS4A).
@@ -58,7 +59,7 @@ async def open_tunnel(
         infos = await asyncio.get_running_loop().getaddrinfo(
             host, port, family=socket.AF_INET, type=socket.SOCK_STREAM
         )
-        host = str(infos[0][4][0])
+        target = str(infos[0][4][0])
     client = Proxy(
         _TYPES[proxy.scheme],
         proxy.host,
@@ -68,7 +69,7 @@ async def open_tunnel(
         forward=cast(Any, _Opener(stream, open_stream)),
     )
     try:
-        await client.connect(host, port, timeout=MAX_SECONDS)
+        await client.connect(target, port, timeout=MAX_SECONDS)
         transport = stream.transport
         assert transport is not None
         if stream.received:
