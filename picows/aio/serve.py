@@ -110,6 +110,12 @@ async def ws_create_server(
     check_callable("ws_listener_factory", ws_listener_factory)
     check_kwargs("ws_create_server", kwargs, SERVER_KWARGS, _REFUSED_KWARGS)
     check_server_address(host, port, path, kwargs)
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    if "ssl" in kwargs and kwargs["ssl"].sni_callback is not None and use_aiofastnet is not False:
+        # aiofastnet 1.2.0 crashes the process when it comes to calling it.
+        if use_aiofastnet:
+            raise ValueError("an SSL context with sni_callback needs use_aiofastnet=None or False")
+        use_aiofastnet = False
     timeout = check_timeout("websocket_handshake_timeout", websocket_handshake_timeout)
     settings = make_settings(
         is_client_side=False,
@@ -129,7 +135,6 @@ async def ws_create_server(
         max_fragments=max_fragments,
         permessage_deflate=permessage_deflate,
     )
-    kwargs = {name: value for name, value in kwargs.items() if value is not None}
     if kwargs.get("ssl") is not None:
         # The TLS handshake is part of the way that the deadline is about.
         kwargs.setdefault("ssl_handshake_timeout", MAX_SECONDS if timeout is None else timeout)

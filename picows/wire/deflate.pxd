@@ -12,6 +12,7 @@ cdef extern from "zlib_calls.h" nogil:
         uInt avail_in
         Bytef* next_out
         uInt avail_out
+        int data_type
 
 
 cdef enum InflateResult:
@@ -29,6 +30,8 @@ cdef class Inflater:
         # zlib's state, made with the first compressed message.
         z_stream z
         bint is_open
+        # The input so far ended with a block that has BFINAL set.
+        bint is_ended
         # The same of Python's zlib module, where the C library was not there to build with.
         object fallback
 

@@ -53,6 +53,8 @@ cdef enum:
     FIRST_OUTPUT = 1024
     # What a sync flush may add to zlib's own bound: block header and empty block.
     FLUSH_SIZE = 16
+    # In z_stream.data_type (zlib.h, inflate): the next thing is the header of a block.
+    BETWEEN_BLOCKS = 128
     # The largest window of deflate.
     WINDOW_SIZE = 32 * 1024
 
@@ -119,9 +121,16 @@ cdef class Inflater:
             size -= part
             result = self._run(out, used, limit)
         if fin and result == INFLATED:
-            self.z.next_in = <const Bytef*>PyBytes_AS_STRING(_TAIL)
-            self.z.avail_in = 4
-            result = self._run(out, used, limit)
+            # RFC 7692 section 7.2.3.4 wants an empty byte behind a last block, for the tail to be
+            # put to; where it is missing the message is complete all the same.
+            if not self.is_ended:
+                self.z.next_in = <const Bytef*>PyBytes_AS_STRING(_TAIL)
+                self.z.avail_in = 4
+                result = self._run(out, used, limit)
+                if result == INFLATED and not self.z.data_type & BETWEEN_BLOCKS:
+                    # The tail was read as something else: the message ends inside a block.
+                    return INFLATE_CORRUPT
+            self.is_ended = False
             if result == INFLATED and not self.context_takeover:
                 zlib_inflate_reset(&self.z)
         return result
@@ -158,7 +167,8 @@ cdef class Inflater:
             used[0] += room - self.z.avail_out
             if used[0] > limit:
                 return INFLATE_TOO_BIG
-            if status == Z_STREAM_END:
+            self.is_ended = status == Z_STREAM_END
+            if self.is_ended:
                 self._restart()
                 if self.z.avail_in == 0:
                     return INFLATED

@@ -30,6 +30,7 @@ typedef struct {
     uInt avail_in;
     Bytef *next_out;
     uInt avail_out;
+    int data_type;
 } z_stream;
 static inline int inflateInit2(z_stream *z, int bits) { (void)z, (void)bits; return Z_MEM_ERROR; }
 static inline int inflate(z_stream *z, int flush) { (void)z, (void)flush; return Z_MEM_ERROR; }
