@@ -59,12 +59,12 @@ class Dialer:
             **self.tls_kwargs,
             "server_hostname": url.host if server_hostname is None else server_hostname,
         }
-        if self.proxy is not None and self.proxy.is_secure and url.is_secure:
-            if not _IS_START_TLS_SAFE and self._is_asyncio:
-                raise ValueError(
-                    "wss through an https:// proxy is TLS inside TLS, which asyncio's transports"
-                    " carry from Python 3.11 on; here it takes use_aiofastnet=True"
-                )
+        is_twice_secure = self.proxy is not None and self.proxy.is_secure and url.is_secure
+        if is_twice_secure and self._is_asyncio and not _IS_START_TLS_SAFE:
+            raise ValueError(
+                "wss through an https:// proxy is TLS inside TLS, which asyncio's transports carry"
+                " from Python 3.11 on; here it takes use_aiofastnet=True"
+            )
         ssl_context = self.ssl_context
         if url.is_secure and ssl_context is None:
             ssl_context = _default_ssl_context()

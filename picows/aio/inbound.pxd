@@ -18,6 +18,7 @@ cdef class Inbound(Outbound):
         WSListener listener
         bint listener_is_python
         Receiver receiver
+        unsigned long long frames
         # What makes messages of frames; None where the listener gets frames.
         MessageReader messages
 

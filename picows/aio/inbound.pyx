@@ -142,6 +142,7 @@ cdef class Inbound(Outbound):
                         if result == READ_MORE and receiver.refill():
                             continue
                         break
+                    self.frames += 1
                     self.gathering = coalesce and not frame.last_in_buffer
                     if self.log_frames:
                         self.logger.log(PICOWS_DEBUG_LL, "< %s", frame)
@@ -254,6 +255,11 @@ cdef class Inbound(Outbound):
     def can_send(self):
         """Does a send go out?"""
         return bool(self.sendable)
+
+    @property
+    def frames_received(self):
+        """How many frames have come, whole."""
+        return self.frames
 
     @property
     def is_frame_under_way(self):

@@ -52,6 +52,7 @@ class AutoPing:
     __slots__ = (
         "_connection",
         "_extended",
+        "_frames",
         "_frozen_at",
         "_is_awaiting",
         "_last_look",
@@ -80,6 +81,8 @@ class AutoPing:
         self._prolonged_to = 0.0
         # In the stream of what is sent: where the ping begins, and how far the peer took it.
         self._ping_begin = self._taken = 0
+        # How many frames had come by the ping, or by the last look.
+        self._frames = 0
         self._last_look = False
         self._frozen_at: float | None = None
 
@@ -170,7 +173,9 @@ class AutoPing:
             # Alive. The answer to this ping, if it comes, is still an answer.
             self._is_awaiting = False
             return True
-        if connection.is_frame_under_way:
+        frames, self._frames = self._frames, connection.frames_received
+        if connection.is_frame_under_way and frames == self._frames:
+            # Since the ping, or the last look, it is one and the same.
             self._prolonged_to = connection.last_heard + self._settings.reply_timeout
             return self._prolonged_to > monotonic()
         if self._extended:
@@ -187,6 +192,7 @@ class AutoPing:
         self._is_awaiting = True
         self._ping_begin = self._connection.bytes_sent
         self._taken = self._connection.bytes_taken
+        self._frames = self._connection.frames_received
         self._connection.send_auto_ping()
         if self._is_awaiting and self._timer is None and not self._connection.is_disconnected:
             self._arm()
