@@ -158,11 +158,11 @@ class BuildExt(build_ext):
     def find_zlib(self) -> None:
         has_zlib = not os.environ.get("PICOWS_NO_ZLIB") and self.links_zlib()
         for extension in self.extensions:
-            if extension.name in ZLIB_USERS:
-                if has_zlib:
-                    extension.libraries = [*extension.libraries, "z"]
-                else:
-                    extension.define_macros = [*extension.define_macros, ("PICOWS_NO_ZLIB", "1")]
+            if has_zlib and extension.name in ZLIB_USERS:
+                extension.libraries = [*extension.libraries, "z"]
+            elif not has_zlib:
+                # All of them: who cimports from a user has to know the same structures.
+                extension.define_macros = [*extension.define_macros, ("PICOWS_NO_ZLIB", "1")]
 
     def links_zlib(self) -> bool:
         """Are there a header and a library?"""
