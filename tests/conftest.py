@@ -20,13 +20,17 @@ import ssl
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trustme
 
 import loops
+
+if TYPE_CHECKING:
+    from proxies import Proxies
 
 pytest_plugins = ["pytester"]
 
@@ -129,6 +133,19 @@ class Certificates:
 @pytest.fixture(scope="session")
 def certificates() -> Certificates:
     return Certificates()
+
+
+@pytest.fixture(scope="session")
+def proxies(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[Proxies]:
+    from proxies import Proxies  # it is about Unix programs
+
+    # Not for 127.0.0.1: so a test can see that the name is looked at.
+    certificate = certificates.authority.issue_cert("localhost", "::1")
+    proxies = Proxies(tmp_path_factory.mktemp("proxies"), certificate)
+    yield proxies
+    proxies.end()
 
 
 @pytest.fixture

@@ -167,7 +167,10 @@ class Run:
         report = io.StringIO()
         report.write(f"not done within {self.limit} s\n")
         for each in asyncio.all_tasks():
-            each.print_stack(file=report)
+            # A suspended coroutine of Cython has no line number, of which print_stack() makes a
+            # TypeError.
+            with contextlib.suppress(TypeError):
+                each.print_stack(file=report)
         frames = sys._current_frames()
         for thread in threading.enumerate():
             report.write(f"thread {thread.name}: {frames.get(thread.ident or 0)}\n")

@@ -22,6 +22,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,8 +32,9 @@ import pytest
 
 import loops
 
-# A host to which neither tinyproxy nor danted lets anybody, and of which nobody else knows.
-FORBIDDEN = "forbidden.invalid"
+# Nobody may go to this host (tinyproxy's rule) nor to this port (danted's rule).
+FORBIDDEN_HOST = "localhost.forbidden"
+FORBIDDEN_PORT = 9
 
 # What a proxy may need to start, to write a line, to end; none needs a second.
 PATIENCE = 10 * loops.TIME_FACTOR
@@ -170,6 +172,8 @@ class Proxies:
         return self._running[name]
 
     def end(self) -> None:
+        if not self._processes:
+            return
         with adopting_orphans():
             for process in reversed(self._processes):
                 process.terminate()
@@ -192,7 +196,7 @@ class Proxies:
 
     def _tinyproxy(self, username: str | None = None, password: str | None = None) -> Proxy:
         folder = self._new_folder("tinyproxy")
-        (folder / "filter").write_text(FORBIDDEN + "\n")
+        (folder / "filter").write_text(FORBIDDEN_HOST + "\n")
 
         def config(port: int) -> str:
             lines = [
@@ -254,7 +258,7 @@ class Proxies:
                 f"user.unprivileged: {user}",
                 "client pass { from: 0/0 to: 0/0 }",
                 *("client pass { from: ::/0 to: ::/0 }" for _ in LOOPBACK[1:]),
-                f"socks block {{ from: 0/0 to: {FORBIDDEN} }}",
+                f"socks block {{ from: 0/0 to: 0/0 port = {FORBIDDEN_PORT} }}",
                 "socks pass { from: 0/0 to: 0/0 }",
             ]
             return "\n".join(lines)
@@ -298,6 +302,8 @@ class Proxies:
         hosts: tuple[str, ...] = LOOPBACK,
     ) -> int:
         """Start it, and wait until it takes connections; returns its port."""
+        if sys.platform != "linux":
+            pytest.skip("the proxies are run on Linux only")
         path = shutil.which(program, path=SEARCH_PATH)
         if path is None:
             package = "dante-server" if program == "danted" else program
