@@ -26,6 +26,13 @@ cdef class MessageReader:
     cdef int look_ahead(self, Receiver receiver) except -1
     cdef int leave(self, Receiver receiver, Frame frame) except -1
     cdef int drop(self) noexcept
+    cdef int begin(
+        self, Receiver receiver, unsigned char first, unsigned int opcode, size_t size
+    ) except -1
+    cdef int check_text(
+        self, Receiver receiver, const char* text, size_t size, bint is_last
+    ) except -1
+    cdef int end(self) noexcept
 
     cdef int _check(
         self, Receiver receiver, unsigned char first, unsigned int opcode, size_t size

@@ -145,6 +145,39 @@ cdef class MessageReader:
             return self._check_text(receiver, half.payload + half.checked, new)
         return READ_MORE
 
+    # For a reader that takes payloads in parts, as they arrive. It keeps `size` itself.
+
+    cdef int begin(
+        self, Receiver receiver, unsigned char first, unsigned int opcode, size_t size
+    ) except -1:
+        """A data frame of `size` bytes begins. READ_VIOLATION: it must not."""
+        if self._check(receiver, first, opcode, size) == READ_VIOLATION:
+            return READ_VIOLATION
+        if opcode != CONTINUATION:
+            self.msg_type = <int>opcode
+            self.compressed = (first & 0x40) != 0
+        self.fragments += 1
+        return READ_MORE
+
+    cdef int check_text(
+        self, Receiver receiver, const char* text, size_t size, bint is_last
+    ) except -1:
+        """Judge a part of a text; `is_last`: nothing of it follows."""
+        if self._check_text(receiver, text, size) == READ_VIOLATION:
+            return READ_VIOLATION
+        # RFC 6455 section 8.1
+        if is_last and not picows_utf8_done(&self.utf8):
+            return receiver.violate(INVALID_TEXT, "a text ends inside a character")
+        return READ_MORE
+
+    cdef int end(self) noexcept:
+        """The message is complete."""
+        self.msg_type = CONTINUATION
+        self.fragments = 0
+        self.size = 0
+        picows_utf8_init(&self.utf8)
+        return 0
+
     cdef int _check(
         self, Receiver receiver, unsigned char first, unsigned int opcode, size_t size
     ) except -1:
