@@ -271,11 +271,9 @@ def unmask(payload: bytes, key: bytes) -> bytes:
 
 
 def pieces_of(stream: bytes, choose: random.Random) -> Iterator[bytes]:
-    """The stream, cut: not at all, at every byte, or anywhere."""
-    how = choose.randrange(4)
-    most = (len(stream), 1, 8, 3000)[how] or 1
-    if how == 1 and len(stream) > 5000:
-        most = 100
+    """The stream, cut: not at all, at every byte, or anywhere; a long one in fewer pieces."""
+    size = len(stream)
+    most = choose.choice([max(size, 1), 1 + size // 3000, 8 + size // 1000, 3000 + size // 100])
     start = 0
     while start < len(stream):
         end = start + choose.randint(1, most)

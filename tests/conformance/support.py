@@ -1,7 +1,8 @@
 """The processes that the interoperability tests talk to, and what their tests share.
 
 A peer is started once per session and serves every test, on plain TCP and on TLS. It lives in the
-virtual environment .venv-peers, because PyPI's picows must not meet ours.
+virtual environment .venv-peers, because PyPI's picows must not meet ours; wsproto, an oracle of
+other tests as well, in the suite's own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import queue
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ PEERS_PYTHON = TESTS.parent / ".venv-peers" / "bin" / "python"
 LIMIT = 20 * loops.TIME_FACTOR  # seconds that one answer of another process may take
 SIZES = [0, 1, 125, 126, 65535, 65536]  # bytes: the ends of each way to write a length
 BIG = 16 << 20
+IN_OUR_OWN = ("wsproto",)
 REASON = "bye \U0001f44b"  # of a CLOSE; not ASCII
 
 
@@ -41,7 +44,15 @@ class Peer:
     def __init__(self, name: str, cert: Path, ca: Path) -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [PEERS_PYTHON, "-m", f"conformance.peers.{name}_peer", "--cert", cert, "--ca", ca],
+            [
+                sys.executable if name in IN_OUR_OWN else PEERS_PYTHON,
+                "-m",
+                f"conformance.peers.{name}_peer",
+                "--cert",
+                cert,
+                "--ca",
+                ca,
+            ],
             cwd=TESTS,
             env=clean_environment(),
             stdin=subprocess.PIPE,
@@ -53,6 +64,7 @@ class Peer:
         self.reader = threading.Thread(target=self._read, name=f"reads {name}")
         self.reader.start()
         self.ports: dict[str, int] = self._wait_for("ready")
+        self.deflating_ports: dict[str, int] = {}
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -80,15 +92,27 @@ class Peer:
             return f"wss://localhost:{self.ports['tls']}{path}"
         return f"ws://127.0.0.1:{self.ports['plain']}{path}"
 
-    async def converse(self, url: str, steps: list[list[Any]]) -> list[Any]:
+    async def converse(
+        self, url: str, steps: list[list[Any]], deflate: dict[str, Any] | None = None
+    ) -> list[Any]:
         """Let it connect to `url` and do `steps`; see run_steps()."""
-        number = next(self.numbers)
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"id": number, "url": url, "steps": steps}) + "\n")
-        self.process.stdin.flush()
-        message = await asyncio.to_thread(self._wait_for, "id", number)
-        results: list[Any] = message["results"]
+        results: list[Any] = await self._ask({"url": url, "steps": steps, "deflate": deflate})
         return results
+
+    async def deflating_url(self, deflate: dict[str, Any], path: str) -> str:
+        """Of a server of its that accepts permessage-deflate with these parameters."""
+        key = json.dumps(deflate, sort_keys=True)
+        if key not in self.deflating_ports:
+            self.deflating_ports[key] = await self._ask({"serve": True, "deflate": deflate})
+        return f"ws://127.0.0.1:{self.deflating_ports[key]}{path}"
+
+    async def _ask(self, task: dict[str, Any]) -> Any:
+        task["id"] = next(self.numbers)
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(task) + "\n")
+        self.process.stdin.flush()
+        message = await asyncio.to_thread(self._wait_for, "id", task["id"])
+        return message["results"]
 
     async def closed(self, path: str) -> tuple[int, str | None]:
         """What its server saw at the end of the connection to `path`."""

@@ -1,5 +1,6 @@
 """The peer made of the package `aiohttp`. It has no public way to send a message in fragments, and
-does not keep the reason of a CLOSE that answers its own."""
+does not keep the reason of a CLOSE that answers its own. Of compression it lets a client choose
+the server's window, and a server nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, web
-from conformance.peers.common import MAX_SIZE, Channel, Library, main
+from conformance.peers.common import MAX_SIZE, Channel, Deflate, Library, main
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +66,7 @@ class Aiohttp(Library):
         self.session: ClientSession | None = None
         self.runners: list[web.AppRunner] = []
 
-    async def serve(self, context: ssl.SSLContext | None) -> int:
+    async def serve(self, context: ssl.SSLContext | None, deflate: Deflate = None) -> int:
         async def handler(request: web.Request) -> web.WebSocketResponse:
             socket = web.WebSocketResponse(
                 max_msg_size=MAX_SIZE, autoping=not sees_pongs(request.path)
@@ -83,7 +84,9 @@ class Aiohttp(Library):
         port: int = runner.addresses[0][1]
         return port
 
-    async def connect(self, url: str, context: ssl.SSLContext | None) -> Channel:
+    async def connect(
+        self, url: str, context: ssl.SSLContext | None, deflate: Deflate = None
+    ) -> Channel:
         if self.session is None:
             self.session = ClientSession()
         socket = await self.session.ws_connect(
@@ -91,9 +94,9 @@ class Aiohttp(Library):
             ssl=context or True,
             max_msg_size=MAX_SIZE,
             autoping=not sees_pongs(url),
-            compress=15,
+            compress=15 if deflate is None else deflate["server_max_window_bits"],
         )
-        assert not socket.compress
+        assert bool(socket.compress) == (deflate is not None)
         return AiohttpChannel(socket)
 
     async def stop(self) -> None:

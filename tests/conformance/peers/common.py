@@ -6,10 +6,13 @@ It speaks JSON lines:
 
     out  {"ready": {"plain": port, "tls": port}}      its two servers, once
     in   {"id": 1, "url": "...", "steps": [...]}      connect and do what run_steps() documents
+    in   {"id": 2, "serve": true, "deflate": {...}}   one more server, on plain TCP
     out  {"id": 1, "results": [...]}                  or {"id": 1, "error": "traceback"}
     out  {"closed": "/path", "code": 1000, "reason": ""}   a client of its servers is gone
 
-and ends at the end of its input. This file needs the standard library alone. The tests drive our
+and ends at the end of its input. "deflate" holds the parameters of RFC 7692 section 7.1 that it
+offers or accepts, each True, False or a number, also where it connects; the result of "serve" is a
+port. This file needs the standard library alone. The tests drive our
 side through the same Channel, so both ends of a connection are told the same things.
 """
 
@@ -25,8 +28,13 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from aio.deflate_peer import far
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+# Parameters of permessage-deflate by their names; None for a library's own way with compression.
+Deflate = dict[str, Any] | None
 
 MAX_SIZE = 64 << 20  # bytes; what all sides accept in a message
 NO_LIBRARY_KNOWS = 1006  # a close code that never travels: the connection was lost
@@ -116,6 +124,7 @@ async def run_steps(channel: Channel, steps: Sequence[Sequence[Any]]) -> list[An
 
     ["send", kind, text]       a message                           -> null
     ["payload", kind, size]    payload(kind, size)                 -> null
+    ["far", size, seed]        far(size, seed), binary             -> null
     ["fragments", kind, size]  the same in fragments(kind, size)   -> null
     ["receive"]                the next message                    -> digest() or null
     ["ping", text]             a PING and its PONG                 -> null
@@ -130,6 +139,8 @@ async def run_steps(channel: Channel, steps: Sequence[Sequence[Any]]) -> list[An
         elif name == "payload":
             kind, size = arguments
             await channel.send(kind, payload(kind, size))
+        elif name == "far":
+            await channel.send("binary", far(*arguments))
         elif name == "fragments":
             kind, size = arguments
             await channel.send_fragments(kind, fragments(kind, size))
@@ -151,13 +162,15 @@ class Library(abc.ABC):
     """A WebSocket library: how to serve and how to connect with it."""
 
     @abc.abstractmethod
-    async def serve(self, context: ssl.SSLContext | None) -> int:
+    async def serve(self, context: ssl.SSLContext | None, deflate: Deflate = None) -> int:
         """Serve on 127.0.0.1 until the process ends; returns the port.
 
         Each connection goes to self.answered()."""
 
     @abc.abstractmethod
-    async def connect(self, url: str, context: ssl.SSLContext | None) -> Channel:
+    async def connect(
+        self, url: str, context: ssl.SSLContext | None, deflate: Deflate = None
+    ) -> Channel:
         """Connect as a client."""
 
     @abc.abstractmethod
@@ -186,9 +199,13 @@ async def work(library: Library, cert: str, ca: str) -> None:
     say({"ready": {"plain": plain, "tls": await library.serve(server_context)}})
 
     async def converse(task: dict[str, Any]) -> None:
-        context = client_context if task["url"].startswith("wss:") else None
+        deflate = task.get("deflate")
         try:
-            channel = await library.connect(task["url"], context)
+            if "serve" in task:
+                say({"id": task["id"], "results": await library.serve(None, deflate)})
+                return
+            context = client_context if task["url"].startswith("wss:") else None
+            channel = await library.connect(task["url"], context, deflate)
             say({"id": task["id"], "results": await run_steps(channel, task["steps"])})
         except Exception:
             say({"id": task["id"], "error": traceback.format_exc()})

@@ -7,7 +7,14 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from conformance.peers.common import MAX_SIZE, NO_LIBRARY_KNOWS, Channel, Library, main
+from conformance.peers.common import (
+    MAX_SIZE,
+    NO_LIBRARY_KNOWS,
+    Channel,
+    Deflate,
+    Library,
+    main,
+)
 
 from picows import (
     WSFrame,
@@ -121,7 +128,8 @@ class Picows(Library):
 
         return route
 
-    async def serve(self, context: ssl.SSLContext | None) -> int:
+    async def serve(self, context: ssl.SSLContext | None, deflate: Deflate = None) -> int:
+        assert deflate is None  # ours gets it with the options
         server = await ws_create_server(
             self.router(self.answered), "127.0.0.1", 0, ssl=context, **self.options
         )
@@ -129,7 +137,10 @@ class Picows(Library):
         port: int = server.sockets[0].getsockname()[1]
         return port
 
-    async def connect(self, url: str, context: ssl.SSLContext | None) -> PicowsChannel:
+    async def connect(
+        self, url: str, context: ssl.SSLContext | None, deflate: Deflate = None
+    ) -> PicowsChannel:
+        assert deflate is None
         _, channel = await ws_connect(PicowsChannel, url, ssl_context=context, **self.options)
         assert isinstance(channel, PicowsChannel)
         return channel

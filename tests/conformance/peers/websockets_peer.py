@@ -1,16 +1,21 @@
 """The peer made of the package `websockets`, with the options its users have: compression is
-offered and accepted by default, so that each connection also shows that we decline it."""
+offered and accepted by default, so that each connection also shows that we decline it, unless the
+test is about compression."""
 
 from __future__ import annotations
 
 import ssl
 from typing import TYPE_CHECKING
 
-from conformance.peers.common import MAX_SIZE, Channel, Library, main
+from conformance.peers.common import MAX_SIZE, Channel, Deflate, Library, main
 from websockets.asyncio.client import connect
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.extensions.permessage_deflate import (
+    ClientPerMessageDeflateFactory,
+    ServerPerMessageDeflateFactory,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,19 +55,27 @@ class Websockets(Library):
     def __init__(self) -> None:
         self.servers: list[Server] = []
 
-    async def serve(self, context: ssl.SSLContext | None) -> int:
+    async def serve(self, context: ssl.SSLContext | None, deflate: Deflate = None) -> int:
         async def handler(connection: ServerConnection) -> None:
             assert connection.request is not None
             await self.answered(WebsocketsChannel(connection), connection.request.path)
 
-        server = await serve(handler, "127.0.0.1", 0, ssl=context, max_size=MAX_SIZE)
+        extensions = None if deflate is None else [ServerPerMessageDeflateFactory(**deflate)]
+        server = await serve(
+            handler, "127.0.0.1", 0, ssl=context, max_size=MAX_SIZE, extensions=extensions
+        )
         self.servers.append(server)
         port: int = next(iter(server.sockets)).getsockname()[1]
         return port
 
-    async def connect(self, url: str, context: ssl.SSLContext | None) -> Channel:
-        connection = await connect(url, ssl=context, max_size=MAX_SIZE, proxy=None)
-        assert connection.protocol.extensions == []
+    async def connect(
+        self, url: str, context: ssl.SSLContext | None, deflate: Deflate = None
+    ) -> Channel:
+        extensions = None if deflate is None else [ClientPerMessageDeflateFactory(**deflate)]
+        connection = await connect(
+            url, ssl=context, max_size=MAX_SIZE, proxy=None, extensions=extensions
+        )
+        assert len(connection.protocol.extensions) == (deflate is not None)
         return WebsocketsChannel(connection)
 
     async def stop(self) -> None:
