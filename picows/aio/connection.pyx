@@ -212,6 +212,7 @@ cdef class Connection(Inbound, BufferedProtocol):
             if not self.masked:
                 server_alone, client_alone = client_alone, server_alone
                 server_bits, client_bits = client_bits, server_bits
+            self.deflate_agreed = True
             # From here on "server" is the other side.
             inflater = Inflater(server_bits, not server_alone)
             max_inflated_size = settings.deflate.max_inflated_size
@@ -320,9 +321,7 @@ cdef class Connection(Inbound, BufferedProtocol):
         self.stop_pings()
         self.pending_pong = None
         self.waiting_frame = None
-        self.receiver.drop()
-        if self.messages is not None:
-            self.messages.drop()
+        self.drop_input()
         if not graceful:
             self.abort()
             return

@@ -59,6 +59,7 @@ cdef class Inbound(Outbound):
     cdef int finish(self) except -1
 
     cdef int leave_callback(self) except -1
+    cdef int drop_input(self) except -1
     cdef int work_off(self) except -1
     cdef int deliver(self) except -1
     cdef int deliver_waiting(self) except -1

@@ -89,19 +89,26 @@ cdef class Inbound(Outbound):
             self.finish()
         return 0
 
+    cdef int drop_input(self) except -1:
+        """Nothing more will be delivered: neither frames nor half a message stay."""
+        self.receiver.drop()
+        if self.messages is not None:
+            self.messages.drop()
+        return 0
+
     cdef int work_off(self) except -1:
         """Deliver the frames of the open batch, and close it whatever happens."""
         self.in_callback = True
         try:
             self.deliver()
             if self.deaf:
-                self.receiver.drop()
+                self.drop_input()
             self.receiver.end_batch(self.held)
         except BaseException:
             # No exception of a callback, but of what is between them: no memory, Ctrl-C, a logging
             # handler. The loop gets it, and closes the transport. The shared buffer is not ours.
             self.deaf = True
-            self.receiver.drop()
+            self.drop_input()
             self.receiver.end_batch(False)
             raise
         finally:

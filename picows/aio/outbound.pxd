@@ -38,8 +38,9 @@ cdef class Outbound(WSTransport):
         # A batch is worked off and more complete frames wait: gather what is sent.
         bint gathering
 
-        # Compression of what is sent, if it was agreed on; of messages of how many bytes; the one
-        # under way is compressed.
+        # permessage-deflate was agreed on. What compresses, unless nothing we send may be; messages
+        # of how many bytes; the one under way is compressed.
+        bint deflate_agreed
         Deflater deflater
         size_t deflate_from
         bint deflating
@@ -50,7 +51,8 @@ cdef class Outbound(WSTransport):
         bint received_first
 
     cdef int check_thread(self) except -1
-    cdef int check_undeflated(self, bint rsv1) except -1
+    cdef int check_rsv(self, bint any_rsv) except -1
+    cdef int check_reuse(self, WSMsgType msg_type, bint any_rsv) except -1
     cdef bint refuses(self, str what) except? True
     cdef int send_message(self, unsigned char first, object message, bint is_control) except -1
     cdef int send_frame(
@@ -60,6 +62,7 @@ cdef class Outbound(WSTransport):
         self, WSMsgType msg_type, object message, bint fin, object compress
     ) except -1
     cdef int send_in_place(self, unsigned char first, char* payload, size_t size) except -1
+    cdef int make_room(self, size_t size) except -1
     cdef int flush_outbox(self) except -1
     cdef int drop_outbox(self) noexcept
 

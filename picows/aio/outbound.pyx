@@ -110,11 +110,13 @@ cdef class Outbound(WSTransport):
         bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False, compress=None
     ):
         self.check_thread()
+        if compress is not None and not isinstance(compress, bool):
+            raise TypeError(f"compress must be True, False or None, not {compress!r}")
+        if self.deflate_agreed:
+            self.check_rsv(rsv1 or rsv2 or rsv3)
         if <int>msg_type > BINARY:
             check_data_frame(<int>msg_type, 0, fin)
         elif self.deflater is not None:
-            if rsv1 or rsv2 or rsv3:
-                raise ValueError("permessage-deflate was agreed on: reserved bits are its own")
             self.send_deflated(msg_type, message, fin, compress)
             return
         self.send_message(
@@ -150,8 +152,8 @@ cdef class Outbound(WSTransport):
             raise ValueError(f"msg_offset {msg_offset} is beyond the buffer of {size} bytes")
         if <int>msg_type > BINARY:
             check_data_frame(<int>msg_type, <size_t>(size - msg_offset), fin)
-        elif self.deflater is not None:
-            self.check_undeflated(rsv1)
+        if self.deflate_agreed:
+            self.check_reuse(msg_type, rsv1 or rsv2 or rsv3)
         if self.refuses(msg_type_object(msg_type).name):
             return
         # Exported, so that nobody resizes it while a write lets other threads run.
@@ -176,8 +178,8 @@ cdef class Outbound(WSTransport):
             raise ValueError(f"msg_size must not be negative: {msg_size}")
         if <int>msg_type > BINARY:
             check_data_frame(<int>msg_type, <size_t>msg_size, fin)
-        elif self.deflater is not None:
-            self.check_undeflated(rsv1)
+        if self.deflate_agreed:
+            self.check_reuse(msg_type, rsv1 or rsv2 or rsv3)
         if self.refuses(msg_type_object(msg_type).name):
             return 0
         return self.send_in_place(
@@ -264,11 +266,16 @@ cdef class Outbound(WSTransport):
             )
         return True
 
-    cdef int check_undeflated(self, bint rsv1) except -1:
-        """The rules of the `reuse` calls, which compress nothing."""
-        if rsv1:
-            raise ValueError("permessage-deflate was agreed on: rsv1 is its own")
-        if self.deflating:
+    cdef int check_rsv(self, bint any_rsv) except -1:
+        """The rule of what sends where permessage-deflate was agreed on (RFC 7692 section 6)."""
+        if any_rsv:
+            raise ValueError("permessage-deflate was agreed on: reserved bits are its own")
+        return 0
+
+    cdef int check_reuse(self, WSMsgType msg_type, bint any_rsv) except -1:
+        """As check_rsv; the `reuse` calls compress nothing."""
+        self.check_rsv(any_rsv)
+        if self.deflating and <int>msg_type <= BINARY:
             raise ValueError("a message that is being compressed is continued with send()")
         return 0
 
@@ -285,8 +292,6 @@ cdef class Outbound(WSTransport):
             unsigned char first = first_byte(<unsigned int>msg_type, fin, False, False, False)
             size_t deflated
             Block out
-        if compress is not None and not isinstance(compress, bool):
-            raise TypeError(f"compress must be True, False or None, not {compress!r}")
         if isinstance(message, str):
             payload = PyUnicode_AsUTF8AndSize(message, &size)
             PyBuffer_FillInfo(&view, message, <void*>payload, size, 1, PyBUF_SIMPLE)
@@ -299,6 +304,9 @@ cdef class Outbound(WSTransport):
                 f"message must be bytes-like, str or None, not {type(message).__name__}"
             )
         try:
+            # Ahead of compressing: pause_writing may send as well, and what leaves first has to be
+            # compressed first. That is more than zlib makes of `size` bytes in the worst case.
+            self.make_room(<size_t>view.len + <size_t>view.len / 4 + 64)
             if self.refuses("frame"):
                 return 0
             # A message is compressed as a whole, or not at all.
@@ -317,12 +325,13 @@ cdef class Outbound(WSTransport):
                 deflated = self.deflater.deflate(
                     out, <const char*>view.buf, <size_t>view.len, fin
                 )
+                # From memory that is ours until it is sent.
+                self.send_frame(first, out.data, deflated, None)
             except BaseException:
                 # The peer would inflate what follows with another window.
-                self._lose()
+                if not self.aborted:
+                    self._lose()
                 raise
-            # Frames of `size` bytes from memory that is ours until they are sent.
-            self.send_frame(first, out.data, deflated, None)
             self.state.give_back_body(out)
             return 0
         finally:
@@ -521,18 +530,14 @@ cdef class Outbound(WSTransport):
             if state.outbox is None:
                 state.open_outbox()
         total = header_size(size, self.masked) + size
-        # `while`: the transport's pause_writing may call back into `send`, which fills it again.
-        while state.outbox_owner == <void*>self and (
-            size > OUTBOX_SIZE or total > OUTBOX_SIZE - state.outbox_size
-        ):
-            self.flush_outbox()
+        self.make_room(total)
         if self.disconnected or (not self.sendable and (first & 0x0F) != CLOSE):
             # That very callback has ended the connection, or sent a CLOSE: nothing may follow.
             return True
         if state.outbox_owner != NULL and state.outbox_owner != <void*>self:
             # It has made another connection gather.
             return False
-        if size > OUTBOX_SIZE or total > OUTBOX_SIZE:
+        if total > OUTBOX_SIZE:
             return False
         if self.masked:
             key = state.mask_keys.next()
@@ -542,6 +547,16 @@ cdef class Outbound(WSTransport):
         state.outbox_size += total
         state.outbox_owner = <void*>self
         return True
+
+    cdef int make_room(self, size_t size) except -1:
+        """Send what was gathered, unless `size` bytes more fit behind it."""
+        # `while`: the transport's pause_writing may call back into `send`, which fills it again.
+        while (
+            self.state.outbox_owner == <void*>self
+            and size > OUTBOX_SIZE - self.state.outbox_size
+        ):
+            self.flush_outbox()
+        return 0
 
     cdef int flush_outbox(self) except -1:
         """Send what was gathered, if anything was."""

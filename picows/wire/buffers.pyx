@@ -129,11 +129,14 @@ cdef class BufferPool:
         return 0
 
     cdef Block take_body(self, size_t capacity):
-        """A block for a message that is gathered."""
+        """A block for a message that is gathered, and may stay half as long as its peer likes."""
         cdef Block block = self.spare_body
         if block is not None and block.capacity >= capacity:
             self.spare_body = None
             return block
+        if self.warm is not None and self.warm.capacity / 2 > capacity:
+            # What is real of the warm block would stay so.
+            return new_block(capacity)
         return self.take_block(capacity, capacity)
 
     cdef int give_back_body(self, Block block) except -1:

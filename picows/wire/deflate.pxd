@@ -32,8 +32,10 @@ cdef class Inflater:
         bint is_open
         # The input so far ended with a block that has BFINAL set.
         bint is_ended
-        # The same of Python's zlib module, where the C library was not there to build with.
+        # The same of Python's zlib module, where the C library was not there to build with; and
+        # what came last, for the block behind one with BFINAL set.
         object fallback
+        bytes window
 
     cdef int inflate(
         self, Block out, size_t* used, size_t limit, const char* data, size_t size, bint fin
@@ -42,8 +44,10 @@ cdef class Inflater:
     cdef int _run(self, Block out, size_t* used, size_t limit) except -1
     cdef int _restart(self) except -1
     cdef int _inflate_by_module(
-        self, Block out, size_t* used, size_t limit, bytes data, bint fin
+        self, Block out, size_t* used, size_t limit, const char* data, size_t size, bint fin
     ) except -1
+    cdef int _take_by_module(self, Block out, size_t* used, size_t limit, bytes data) except -1
+    cdef bint _is_inside_a_block(self) except? True
 
 
 cdef class Deflater:

@@ -57,12 +57,16 @@ cdef enum:
     BETWEEN_BLOCKS = 128
     # The largest window of deflate.
     WINDOW_SIZE = 32 * 1024
+    # What Python's zlib module takes and makes at once.
+    MODULE_PIECE = 8 * 1024
 
 # Is zlib called directly, or through Python's module?
 HAVE_ZLIB = PICOWS_HAVE_ZLIB
 
 # RFC 7692 section 7.2.1: cut off the end of each message, and section 7.2.2: put back there.
 cdef bytes _TAIL = b"\x00\x00\xff\xff"
+# RFC 1951 section 3.2.4: a stored block of nothing, with BFINAL set.
+cdef bytes _LAST_BLOCK = b"\x01\x00\x00\xff\xff"
 
 
 @cython.final
@@ -108,9 +112,7 @@ cdef class Inflater:
             int result = INFLATED
             size_t part
         if not PICOWS_HAVE_ZLIB:
-            return self._inflate_by_module(
-                out, used, limit, PyBytes_FromStringAndSize(data, <Py_ssize_t>size), fin
-            )
+            return self._inflate_by_module(out, used, limit, data, size, fin)
         if not self.is_open:
             self._open()
         while size and result == INFLATED:
@@ -127,7 +129,11 @@ cdef class Inflater:
                 self.z.next_in = <const Bytef*>PyBytes_AS_STRING(_TAIL)
                 self.z.avail_in = 4
                 result = self._run(out, used, limit)
-                if result == INFLATED and not self.z.data_type & BETWEEN_BLOCKS:
+                if (
+                    result == INFLATED
+                    and not self.is_ended
+                    and not self.z.data_type & BETWEEN_BLOCKS
+                ):
                     # The tail was read as something else: the message ends inside a block.
                     return INFLATE_CORRUPT
             self.is_ended = False
@@ -193,34 +199,73 @@ cdef class Inflater:
         inflateSetDictionary(&self.z, window, size)
         return 0
 
+    # By Python's zlib module
+
     cdef int _inflate_by_module(
-        self, Block out, size_t* used, size_t limit, bytes data, bint fin
+        self, Block out, size_t* used, size_t limit, const char* data, size_t size, bint fin
     ) except -1:
-        cdef bytes more
+        cdef:
+            int result
+            size_t part
+        while size:
+            part = min(size, <size_t>MODULE_PIECE)
+            result = self._take_by_module(
+                out, used, limit, PyBytes_FromStringAndSize(data, <Py_ssize_t>part)
+            )
+            if result != INFLATED:
+                return result
+            data += part
+            size -= part
         if fin:
-            data += _TAIL
-        while data:
+            result = self._take_by_module(out, used, limit, _TAIL)
+            if result != INFLATED:
+                return result
+            if self._is_inside_a_block():
+                return INFLATE_CORRUPT
+            if not self.context_takeover:
+                self.fallback = self.window = None
+        return INFLATED
+
+    cdef int _take_by_module(self, Block out, size_t* used, size_t limit, bytes data) except -1:
+        cdef:
+            bytes more
+            size_t size
+        while True:
             if self.fallback is None:
-                self.fallback = zlib.decompressobj(-self.window_bits)
+                self.fallback = zlib.decompressobj(-self.window_bits, zdict=self.window or b"")
+            size = min(limit - used[0] + 1, <size_t>MODULE_PIECE)
             try:
                 # Never 0, which would be no limit.
-                more = self.fallback.decompress(data, limit - used[0] + 1)
+                more = self.fallback.decompress(data, size)
             except zlib.error:
                 return INFLATE_CORRUPT
-            data = self.fallback.unconsumed_tail
-            if self.fallback.eof:
-                # Without the window: this module cannot hand it on.
-                data = self.fallback.unused_data
-                self.fallback = None
             if <size_t>len(more) > limit - used[0]:
                 return INFLATE_TOO_BIG
             if used[0] + <size_t>len(more) > out.capacity:
-                out.grow(used[0], used[0] + <size_t>len(more))
+                out.grow(
+                    used[0], min(max(2 * out.capacity, used[0] + <size_t>len(more)), limit + 1)
+                )
             memcpy(out.data + used[0], PyBytes_AS_STRING(more), <size_t>len(more))
             used[0] += <size_t>len(more)
-        if fin and not self.context_takeover:
-            self.fallback = None
-        return INFLATED
+            self.window = ((self.window or b"") + more)[-(1 << self.window_bits):]
+            data = self.fallback.unconsumed_tail
+            if self.fallback.eof:
+                # Behind a block with BFINAL set the stream goes on.
+                data = self.fallback.unused_data
+                self.fallback = None
+            if not data and (self.fallback is None or <size_t>len(more) < size):
+                # It had room for more, so there is no more.
+                return INFLATED
+
+    cdef bint _is_inside_a_block(self) except? True:
+        """The tail was read as something else, unless a last block of nothing can follow."""
+        if self.fallback is None:
+            return False
+        probe = self.fallback.copy()
+        try:
+            return bool(probe.decompress(_LAST_BLOCK)) or not probe.eof or probe.unused_data
+        except zlib.error:
+            return True
 
 
 @cython.final

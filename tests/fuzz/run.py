@@ -41,7 +41,8 @@ def fuzz_python(file: str, arguments: list[str]) -> None:
 
     # Plain Python layers are instrumented, so that the fuzzer sees their branches.
     with atheris.instrument_imports(include=["picows.handshake", "picows.urls"]):
-        sys.path.insert(0, str(HERE))
+        # What the targets share with the tests.
+        sys.path[:0] = [str(HERE), str(HERE.parent)]
         target = importlib.import_module(Path(file).stem)
     atheris.Setup([file, *arguments], target.one_input)
     atheris.Fuzz()
