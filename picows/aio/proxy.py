@@ -153,8 +153,12 @@ class _Stream(asyncio.Protocol):
             await self._changed.wait()
         if self._lost_by is not None:
             raise self._lost_by
-        if self._end and self._end in self.received:
-            max_bytes = min(max_bytes, self.received.index(self._end) + len(self._end))
+        if self._end in self.received:
+            if self._end:
+                max_bytes = min(max_bytes, self.received.index(self._end) + len(self._end))
+        elif not self.ended:
+            # A part of a head would be read as the whole, and what follows as the server's words.
+            raise ValueError(f"its answer has no end within {_MAX_HEAD} bytes")
         data = bytes(self.received[:max_bytes])
         del self.received[:max_bytes]
         return data

@@ -779,6 +779,27 @@ async def test_an_answer_without_end(client: Client, scheme: str, certificates: 
     assert sent < 32 * 1024 * 1024
 
 
+@one
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_part_of_an_answer_is_no_yes(
+    client: Client, scheme: str, certificates: Any
+) -> None:
+    """More of a head than is ever read at once, as it would be if its end came next."""
+    asked = []
+
+    def script(peer: RawPeer) -> None:
+        recv_request(peer, scheme)
+        peer.send(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000)
+        asked.append(peer.recv_all())
+
+    async with RawProxy(scheme, script, certificates) as raw:
+        with pytest.raises(WSHandshakeError) as caught:
+            await client.connect("ws://localhost/", raw.url(), websocket_handshake_timeout=None)
+        assert f"{scheme}://localhost:{raw.port}" in str(caught.value)
+        assert "16384 bytes" in str(caught.value)
+    assert asked == [b""]
+
+
 # -- one deadline (line 7) -------------------------------------------------------------------------
 
 

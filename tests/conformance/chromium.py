@@ -73,7 +73,8 @@ class Chromium:
         self.reader = threading.Thread(target=self._read_log, name="reads chromium")
         self.reader.start()
         try:
-            url = self.urls.get(timeout=LIMIT)
+            # The first start on a machine reads a few hundred megabytes.
+            url = self.urls.get(timeout=5 * LIMIT)
             if not url:
                 raise RuntimeError(f"Chromium did not start:\n{''.join(self.log)}")
             self.devtools = self.open.enter_context(connect(url, max_size=None, proxy=None))
