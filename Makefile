@@ -5,9 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := -m pip --quiet --disable-pip-version-check
 FUZZ_TIME ?= 60
+SOAK_TIME ?= 600
 PYVERSIONS ?= 3.10 3.11 3.12 3.13
 PYTEST_ARGS ?=
 FUZZ_TARGETS ?=
+AUTOBAHN_CASES ?= *
+AUTOBAHN_ARGS ?=
 REQUIREMENTS := dev
 
 .DEFAULT_GOAL := help
@@ -92,6 +95,21 @@ fuzz: build  ## each target in tests/fuzz for FUZZ_TIME seconds (default 60); ne
 	$(BIN)/python $(PIP) install -r requirements/fuzz.txt
 	PICOWS_BUILD=fuzz $(BIN)/python setup.py --quiet build --build-lib build/fuzz/tree
 	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_TIME) $(FUZZ_TARGETS)
+
+# The suite is Python 2, for which hardly anything makes a venv any more: its user site lies in a folder of ours.
+.venv-autobahn/.made: requirements/autobahn.txt
+	python=$$(ls "$$(pyenv root 2>/dev/null)"/versions/2.7.*/bin/python2.7 2>/dev/null | tail -1); \
+		PYTHONUSERBASE=$(CURDIR)/.venv-autobahn PYTHONWARNINGS=ignore "$${python:-python2.7}" $(PIP) install \
+		--user --no-warn-script-location -r requirements/autobahn.txt
+	touch $@
+
+.PHONY: autobahn
+autobahn: build .venv-autobahn/.made  ## the Autobahn TestSuite (AUTOBAHN_CASES="1.* 6.4.1" or quick); needs Python 2.7
+	cd tests && $(CURDIR)/$(BIN)/python -m autobahn.run --cases "$(AUTOBAHN_CASES)" $(AUTOBAHN_ARGS)
+
+.PHONY: soak
+soak: build  ## 500 connections on each loop, good and bad, for SOAK_TIME seconds (default 600)
+	$(BIN)/python tests/soak/run.py --seconds $(SOAK_TIME)
 
 # Cython's plugin for coverage.py wants .pyx and generated C side by side, below the current folder.
 COVERAGE_LIB := build/coverage/tree
