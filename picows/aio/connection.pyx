@@ -92,6 +92,10 @@ cdef class Connection(Inbound, BufferedProtocol):
     # Called by the loop
 
     def connection_made(self, transport):
+        if self.phase == CLOSED:
+            # uvloop's start_tls takes a peer that ends in the middle for the end of the handshake.
+            transport.abort()
+            raise self.lost_by or ConnectionResetError("the connection was lost during TLS")
         self.underlying = transport
         self.state.connections += 1
         self.secure = transport.get_extra_info("sslcontext") is not None

@@ -195,6 +195,9 @@ class Dialer:
         **kwargs: Any,
     ) -> asyncio.Transport:
         try:
+            if transport.is_closing():
+                # uvloop's start_tls would wait for ever, and leave a timer.
+                raise ConnectionResetError("the connection was closed ahead of TLS")
             secured = await start_tls(
                 self.loop, self.use_aiofastnet, transport, protocol, ssl_context, **kwargs
             )

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import gc
 import logging
+import select
 import socket
 import ssl
 import time
@@ -33,6 +34,7 @@ from picows import (
     WSInvalidStatusError,
     WSListener,
     WSMsgType,
+    WSParsedURL,
     WSTransport,
     WSUpgradeRequest,
     WSUpgradeResponse,
@@ -611,6 +613,41 @@ async def test_a_tls_handshake_that_is_cut_off(net: Any, sent: bytes) -> None:
     async with RawServer(script) as server:
         with pytest.raises(OSError):  # noqa: PT011
             await net.connect(Listener, net.url(server.port), websocket_handshake_timeout=None)
+    # aiofastnet tells the loop's exception handler as well.
+    net.loop_errors.clear()
+
+
+@tls_only
+@pytest.mark.time_limit(10)
+@pytest.mark.parametrize("end", ["FIN", "RST", "no TLS"])
+async def test_a_server_that_ends_ahead_of_tls(net: Any, end: str) -> None:
+    """
+    Whatever the loop sees of it first: its transport closes between TCP and TLS, or inside of TLS's
+    first step, of which uvloop makes a handshake without end, or one that has succeeded.
+    """
+
+    def script(peer: RawPeer) -> None:
+        if end == "RST":
+            peer.reset()
+        elif end == "no TLS":
+            peer.send(b"\xff" * 300)
+
+    def ended(url: WSParsedURL) -> socket.socket:
+        assert url.port is not None
+        sock = socket.create_connection(("127.0.0.1", url.port))
+        # Until the end is there.
+        select.select([sock], [], [])
+        return sock
+
+    async with RawServer(script) as server:
+        for socket_factory in [None, ended] * 10:
+            with pytest.raises(OSError):  # noqa: PT011
+                await net.connect(
+                    Listener,
+                    net.url(server.port),
+                    websocket_handshake_timeout=None,
+                    socket_factory=socket_factory,
+                )
     # aiofastnet tells the loop's exception handler as well.
     net.loop_errors.clear()
 
