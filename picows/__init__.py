@@ -5,6 +5,7 @@ connection, its `WSTransport` sends. `from picows cimport ...` gives the same na
 """
 
 from picows._version import __version__
+from picows.aio.attach import ws_attach
 from picows.aio.connect import ws_connect
 from picows.aio.logs import PICOWS_DEBUG_LL
 from picows.aio.serve import WSServer, ws_create_server
@@ -51,6 +52,7 @@ __all__ = [
     "WSUpgradeResponse",
     "WSUpgradeResponseWithListener",
     "__version__",
+    "ws_attach",
     "ws_connect",
     "ws_create_server",
 ]

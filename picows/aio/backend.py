@@ -18,9 +18,15 @@ __all__ = [
     "create_server",
     "create_unix_connection",
     "create_unix_server",
+    "is_aiofastnet",
     "start_tls",
     "tune_socket",
 ]
+
+
+def is_aiofastnet(transport: object) -> bool:
+    """Is it one of aiofastnet's transports?"""
+    return type(transport).__module__.partition(".")[0] == "aiofastnet"
 
 
 async def create_connection(

@@ -21,8 +21,8 @@ class Connection(Inbound, BufferedProtocol):
     def open(
         self,
         listener: WSListener,
-        request: WSUpgradeRequest,
-        response: WSUpgradeResponse,
+        request: WSUpgradeRequest | None,
+        response: WSUpgradeResponse | None,
         trailing: bytes,
         deflate_agreement: DeflateAgreement | None = None,
     ) -> None: ...

@@ -1,4 +1,4 @@
-"""The parameters of `ws_connect` and `ws_create_server`, checked before anything is opened.
+"""The parameters of the three doors, checked before anything is opened.
 
 Always holds: a refusal names the parameter, the value and the rule, and is a TypeError or a
 ValueError.
