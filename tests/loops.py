@@ -97,6 +97,18 @@ def pending_timers(loop: asyncio.AbstractEventLoop) -> list[str]:
     return found
 
 
+def stale_watches(loop: asyncio.AbstractEventLoop) -> list[int]:
+    """
+    Numbers of files that asyncio's loop watches though they are closed, or somebody else's by now.
+    The loop would not hear the next socket of such a number.
+    """
+    selector = getattr(loop, "_selector", None)
+    if selector is None:  # uvloop does not show it
+        return []
+    own = loop._ssock.fileno()  # type: ignore[attr-defined]
+    return [fd for fd in selector.get_map() if fd != own]
+
+
 class Run:
     """One coroutine function in one loop."""
 
@@ -161,6 +173,9 @@ class Run:
         files = new_files(before)
         if files:
             found.append(f"files left open: {files}")
+        stale = stale_watches(loop)
+        if stale:
+            found.append(f"the loop watches what is closed: {stale}")
         return found
 
     def _expire(self, task: asyncio.Future[Any]) -> None:

@@ -109,9 +109,13 @@ cdef class Connection(Inbound, BufferedProtocol):
                 # once and then never again: what is left of the bytes, and the reset, would never
                 # be seen.
                 self.look_fd = sock.fileno()
-        if self.owner is not None:
-            self.owner._connection_made(self)
-        self.upgrade.connection_made(self)
+        self.in_connection_made = True
+        try:
+            if self.owner is not None:
+                self.owner._connection_made(self)
+            self.upgrade.connection_made(self)
+        finally:
+            self.in_connection_made = False
 
     def get_buffer(self, Py_ssize_t sizehint):
         return self.receiver.get_buffer()

@@ -23,8 +23,9 @@ cdef class Outbound(WSTransport):
         unsigned long long sent
         # The queue is over the transport's high-water mark.
         bint writing_paused
-        # The transport is calling pause_writing or resume_writing.
+        # The transport is calling pause_writing or resume_writing; or connection_made.
         bint in_flow_control
+        bint in_connection_made
         # What was sent meanwhile over TLS: a list of bytes, or None.
         list postponed
 

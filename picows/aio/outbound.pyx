@@ -676,9 +676,11 @@ cdef class Outbound(WSTransport):
         """Close the transport below, or abort it."""
         close = self.underlying.close if graceful else self.underlying.abort
         self.aborted = not graceful
-        if self.in_flow_control:
+        if self.in_flow_control or self.in_connection_made:
             # asyncio's transport goes on with itself after resume_writing, and loses its connection
-            # twice if it was closed there.
+            # twice if it was closed there. aiofastnet's begins to read after connection_made, also
+            # when it was closed there; then the loop waits for the closed socket's number for ever,
+            # and the next socket of that number is not heard.
             self.loop.call_soon(close)
         else:
             if graceful and self.postponed is not None:

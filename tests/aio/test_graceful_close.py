@@ -464,3 +464,33 @@ async def test_frames_ahead_of_the_answer_are_delivered_during_a_shutdown(net: A
     peer.close()
     await shutting_down
     assert crowd.served["a"].payloads == [b"late", b"\x03\xe9"]
+
+
+# asyncio's own server fails to make a transport (an assert in Server._attach), and forgets the socket.
+@pytest.mark.net(tls=(False,), aiofastnet=(None,))
+async def test_shutdown_while_a_client_is_accepted(net: Any) -> None:
+    """
+    It ends, whatever part of accepting it is caught in; and the next sockets, which get the numbers
+    of those that were closed, are heard: aiofastnet would watch on for a transport that is closed
+    inside of connection_made.
+    """
+    loop = asyncio.get_running_loop()
+    for turns in range(6):
+        server = await net.serve(lambda request: Recorder())
+        with raw_connect(server.sockets[0].getsockname()[1]) as peer:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await server.shutdown(timeout=None)
+            with contextlib.suppress(ConnectionResetError):
+                assert await in_thread(peer.recv_all) == b""
+        with contextlib.ExitStack() as stack:
+            for _ in range(10):
+                ours, theirs = socket.socketpair()
+                stack.enter_context(ours)
+                stack.enter_context(theirs)
+                ours.setblocking(False)
+                theirs.send(b"x")
+                assert await loop.sock_recv(ours, 10) == b"x"
+                ours.send(b"y")
+                theirs.setblocking(False)
+                assert await loop.sock_recv(theirs, 10) == b"y"
