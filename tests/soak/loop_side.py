@@ -70,8 +70,13 @@ class LoopSide:
         del self.lines, self.own_tasks
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
+        told: dict[str, Any] = {}
         for line in sys.stdin:
-            loop.call_soon_threadsafe(self.lines.put_nowait, json.loads(line))
+            told = json.loads(line)
+            loop.call_soon_threadsafe(self.lines.put_nowait, told)
+        if told.get("do") != "end":
+            # Whoever runs us is gone.
+            os._exit(2)
 
     # The round
 
