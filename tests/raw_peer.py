@@ -224,9 +224,11 @@ def field(head: bytes, name: bytes) -> bytes | None:
     return None
 
 
-def raw_connect(port: int, ssl_context: ssl.SSLContext | None = None) -> RawPeer:
+def raw_connect(
+    port: int, ssl_context: ssl.SSLContext | None = None, timeout: float = TIMEOUT
+) -> RawPeer:
     """A TCP or TLS connection to a server on 127.0.0.1; nothing has been sent on it."""
-    sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=timeout)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if ssl_context is not None:
         sock = ssl_context.wrap_socket(sock, server_hostname="localhost")

@@ -117,7 +117,8 @@ class Client(threading.Thread):
         context = self.side.client_ssl if self.is_secure and secure else None
         port = self.side.servers[self.server]
         if receive_buffer is None:
-            peer = raw_connect(port, context)
+            # uvloop accepts one connection an iteration, so others may be long ahead of us.
+            peer = raw_connect(port, context, LIMIT)
         else:
             peer = RawPeer(small_client(port, context, receive_buffer))
         peer.sock.settimeout(LIMIT)
