@@ -130,9 +130,28 @@ class Certificates:
         return context
 
 
+class CertificateFiles(NamedTuple):
+    """The suite's authority, and a certificate with its key, for localhost and 127.0.0.1."""
+
+    ca: Path
+    cert: Path
+
+
 @pytest.fixture(scope="session")
 def certificates() -> Certificates:
     return Certificates()
+
+
+@pytest.fixture(scope="session")
+def certificate_files(
+    certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> CertificateFiles:
+    folder = tmp_path_factory.mktemp("certificates")
+    files = CertificateFiles(folder / "ca.pem", folder / "cert.pem")
+    issued = certificates.authority.issue_cert("localhost", "127.0.0.1")
+    certificates.authority.cert_pem.write_to_path(str(files.ca))
+    issued.private_key_and_cert_chain_pem.write_to_path(str(files.cert))
+    return files
 
 
 @pytest.fixture(scope="session")

@@ -466,7 +466,7 @@ async def test_frames_ahead_of_the_answer_are_delivered_during_a_shutdown(net: A
     assert crowd.served["a"].payloads == [b"late", b"\x03\xe9"]
 
 
-# asyncio's own server fails to make a transport (an assert in Server._attach), and forgets the socket.
+# asyncio's own server fails to make a transport (an assert in Server._attach) and loses the socket.
 @pytest.mark.net(tls=(False,), aiofastnet=(None,))
 async def test_shutdown_while_a_client_is_accepted(net: Any) -> None:
     """

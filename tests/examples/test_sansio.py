@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aio.deflate_peer import PeerDeflater
@@ -64,23 +64,6 @@ each_client = pytest.mark.parametrize("client", [TRIO_CLIENT, BLOCKING_CLIENT])
 plain_and_tls = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 
 
-class Certificate(NamedTuple):
-    """PEM files of the suite's own authority."""
-
-    ca: Path
-    server: Path
-
-
-@pytest.fixture(scope="module")
-def certificate(certificates: Any, tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    folder = tmp_path_factory.mktemp("certificate")
-    files = Certificate(folder / "ca.pem", folder / "server.pem")
-    certificates.authority.cert_pem.write_to_path(str(files.ca))
-    issued = certificates.authority.issue_cert("localhost", "127.0.0.1")
-    issued.private_key_and_cert_chain_pem.write_to_path(str(files.server))
-    return files
-
-
 # -- with whom they talk ---------------------------------------------------------------------------
 
 
@@ -104,14 +87,14 @@ def websockets_server(context: Any) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def any_server(name: str, tls: bool, certificate: Certificate, certificates: Any) -> Iterator[str]:
+def any_server(name: str, tls: bool, certificate_files: Any, certificates: Any) -> Iterator[str]:
     if name == "websockets":
         with websockets_server(certificates.server if tls else None) as url:
             yield url
         return
     if tls and name == "echo_server.py":
         name = "echo_server_ssl.py"
-    with serving(name, *(("--cert", certificate.server) if tls else ())) as (server, url):
+    with serving(name, *(("--cert", certificate_files.cert) if tls else ())) as (server, url):
         yield url
         assert server.end(signal.SIGTERM) == ""
 
@@ -120,30 +103,30 @@ def any_server(name: str, tls: bool, certificate: Certificate, certificates: Any
 @plain_and_tls
 @pytest.mark.parametrize("server", [SERVER, "echo_server.py", "websockets"])
 def test_our_clients(
-    server: str, tls: bool, client: str, certificate: Certificate, certificates: Any
+    server: str, tls: bool, client: str, certificate_files: Any, certificates: Any
 ) -> None:
-    with any_server(server, tls, certificate, certificates) as url:
+    with any_server(server, tls, certificate_files, certificates) as url:
         assert url.startswith("wss:" if tls else "ws:")
         # The second message is worth to be compressed.
         for count, message in ((0, ""), (1, "na\u00efve \u2615"), (300, "x" * 20_000)):
-            args = (url, "--count", count, "--message", message, "--ca", certificate.ca)
+            args = (url, "--count", count, "--message", message, "--ca", certificate_files.ca)
             with example(client, *args) as running:
                 assert running.end() == f"{count} echoes, closed by the server with 1000\n"
 
 
 @plain_and_tls
-def test_our_server_and_an_asyncio_client(tls: bool, certificate: Certificate) -> None:
-    with any_server(SERVER, tls, certificate, None) as url:
-        args = (url, "--count", 3, "--interval", 0, "--ca", certificate.ca)
+def test_our_server_and_an_asyncio_client(tls: bool, certificate_files: Any) -> None:
+    with any_server(SERVER, tls, certificate_files, None) as url:
+        args = (url, "--count", 3, "--interval", 0, "--ca", certificate_files.ca)
         with example(ASYNCIO_CLIENT, *args) as client:
             assert client.end().endswith("\n3 echoes, closed by the server with 1000\n")
 
 
 @plain_and_tls
 def test_our_server_and_a_client_of_websockets(
-    tls: bool, certificate: Certificate, certificates: Any
+    tls: bool, certificate_files: Any, certificates: Any
 ) -> None:
-    with any_server(SERVER, tls, certificate, certificates) as url:
+    with any_server(SERVER, tls, certificate_files, certificates) as url:
         context = certificates.client if tls else None
         with connect(url, ssl=context, proxy=None) as client:
             assert client.response is not None
@@ -167,8 +150,8 @@ def test_our_server_and_a_client_of_websockets_without_compression() -> None:
         assert client.recv() == "x" * 1000
 
 
-def test_tls_is_verified(certificate: Certificate) -> None:
-    with serving(SERVER, "--cert", certificate.server) as (server, url):
+def test_tls_is_verified(certificate_files: Any) -> None:
+    with serving(SERVER, "--cert", certificate_files.cert) as (server, url):
         for client in (TRIO_CLIENT, BLOCKING_CLIENT):
             with example(client, url) as running:
                 output, complaints = running.fail()
@@ -179,7 +162,7 @@ def test_tls_is_verified(certificate: Certificate) -> None:
         with raw_connect(port_of(url)) as peer:
             peer.send(b"GET / HTTP/1.1\r\n\r\n")
             peer.recv_all()
-        with example(TRIO_CLIENT, url, "--count", 1, "--ca", certificate.ca) as running:
+        with example(TRIO_CLIENT, url, "--count", 1, "--ca", certificate_files.ca) as running:
             running.end()
         assert server.end(signal.SIGINT) == ""
 
@@ -334,9 +317,9 @@ def test_server_and_peers_that_vanish(shared: str) -> None:
 @plain_and_tls
 @each_ending
 def test_server_says_goodbye_when_it_is_stopped(
-    tls: bool, ending: signal.Signals, certificate: Certificate, certificates: Any
+    tls: bool, ending: signal.Signals, certificate_files: Any, certificates: Any
 ) -> None:
-    args = ("--cert", certificate.server) if tls else ()
+    args = ("--cert", certificate_files.cert) if tls else ()
     context = certificates.client if tls else None
     with serving(SERVER, *args) as (server, url), raw_connect(port_of(url), context) as silent:
         with connect(url, ssl=context, proxy=None) as client:
