@@ -245,6 +245,9 @@ cdef class Inbound(Outbound):
             return self.roundtrips is not None and self.is_measured_pong(frame)
         if frame.msg_type == CLOSE:
             self.close_received = CloseFrame(frame.get_close_code(), frame.get_close_reason())
+            if self.roundtrips is not None:
+                # No PONG is taken in any more.
+                self.roundtrips.fail()
         return False
 
     cdef int send_pong_now(self, const char* payload, size_t size) except -1:

@@ -212,7 +212,7 @@ class RoundTrips:
 
     async def measure(self, connection: Inbound, loop: asyncio.AbstractEventLoop) -> float:
         """One round trip, in seconds."""
-        if not connection.can_send:
+        if not connection.can_send or connection.close_handshake is not None:
             raise _closed()
         if len(self._waiting) > _MAX_ABANDONED:
             self._forget_abandoned()

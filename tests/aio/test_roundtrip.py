@@ -622,6 +622,22 @@ async def test_after_our_close_a_ping_that_is_out_may_be_answered(net: Any, side
 
 
 @both_sides
+async def test_after_the_peers_close_none_is_answered(net: Any, side: str) -> None:
+    """Said at once, though the connection stays until the listener or the peer ends it."""
+    listener = Recorder()
+    async with connected(net, side, listener) as peer:
+        task, payload = await measuring(listener.transport, peer)
+        peer.send(frame_to(side, CLOSE, b"\x03\xe8"), frame_to(side, PONG, payload))
+        with pytest.raises(ConnectionResetError):
+            await task
+        with pytest.raises(ConnectionResetError):
+            await listener.transport.measure_roundtrip_time(1)
+        assert "disconnected" not in listener.events
+        await some_iterations()
+        assert not something_to_read(peer)
+
+
+@both_sides
 @pytest.mark.net(loops=("asyncio", "uvloop"), tls=(False,))
 async def test_a_ping_that_the_system_refuses(net: Any, side: str) -> None:
     """The peer has reset, of which the loop has not heard yet."""
