@@ -287,7 +287,11 @@ cdef class Inbound(Outbound):
         How many of these the peer's machine has, about: TLS adds to them. It moves as long as the
         peer reads what waits.
         """
-        waiting = self.underlying.get_write_buffer_size()
+        try:
+            waiting = self.underlying.get_write_buffer_size()
+        except AttributeError:
+            # asyncio's TLS of Python 3.10, closed, has let go of what it would ask.
+            return self.sent
         sock = self.underlying.get_extra_info("socket")
         if sock is not None:
             waiting += picows_socket_unacknowledged(sock.fileno())
