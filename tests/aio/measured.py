@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -67,8 +68,23 @@ def resident() -> int:
     return (int(rollup["Private_Dirty"].split()[0]) + int(rollup["Private_Clean"].split()[0])) * KIB
 
 
+class AtViolation(logging.Handler):
+    """What is resident at the moment when the peer's violation is found, before all is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes: int | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "violated the protocol" in record.msg:
+            self.bytes = resident()
+
+
 class Peak:
-    """The most that becomes resident from now on, in bytes more than now."""
+    """
+    The most that becomes resident from now on, in bytes more than now; the kernel counts it to some
+    dozens of pages for each core.
+    """
 
     def __init__(self) -> None:
         resident()
@@ -179,15 +195,20 @@ def declared(length: int) -> float:
     return (resident() - before) / 1000
 
 
-def explode(limit: int, size: int, count: int, mode: str) -> tuple[int, int, int, int | None]:
+def explode(
+    limit: int, size: int, count: int, mode: str
+) -> tuple[int, int | None, int, int, int | None]:
     """
-    What a bomb of `size` bytes in `count` fragments takes at most, in bytes more than before; how
-    many frames were delivered, and how many bytes; the close code.
+    What a bomb of `size` bytes in `count` fragments takes at most, and when it is refused, in bytes
+    more than before; how many frames were delivered, and how many bytes; the close code.
     """
     options: dict[str, Any] = {"assemble_messages": mode == "message"}
     options["permessage_deflate"] = PerMessageDeflate(max_inflated_size=limit)
     options["max_message_size"] = limit if mode == "message" else 64 * MIB
     listener = Silent()
+    at_violation = AtViolation()
+    options["logger_name"] = logging.Logger("bombs", logging.INFO)
+    options["logger_name"].addHandler(at_violation)
     connection = Detached("server", listener, FULL, **options)
     # So that zlib's window, 32 KiB, is there as well as the read buffer.
     connection.feed(frame_to("server", BINARY, PeerDeflater().message(far(limit // 2)), rsv=4))
@@ -205,10 +226,12 @@ def explode(limit: int, size: int, count: int, mode: str) -> tuple[int, int, int
     ]
     del payloads
     listener.sizes.clear()
+    before = resident()
     peak = Peak()
     for frame in frames:
         connection.feed(frame)
-    return peak.more(), len(listener.sizes), sum(listener.sizes), connection.close_code
+    refused = None if at_violation.bytes is None else at_violation.bytes - before
+    return peak.more(), refused, len(listener.sizes), sum(listener.sizes), connection.close_code
 
 
 def lazy(bits: int) -> list[float]:
