@@ -41,6 +41,8 @@ from picows.sansio.extensions import PerMessageDeflate
 from picows.sansio.utilities import LocalProtocolError, RemoteProtocolError
 
 READ_SIZE = 64 * 1024  # bytes
+# The peer has ended the connection, or another task of ours has meanwhile.
+GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 MAX_MESSAGE_SIZE = 1024 * 1024  # bytes, inflated
 
 
@@ -114,7 +116,7 @@ class EchoClient:
 
     async def produce(self) -> None:
         await self.accepted.wait()
-        with contextlib.suppress(trio.BrokenResourceError):  # the receiving task sees it, too
+        with contextlib.suppress(*GONE):  # the receiving task says so
             for number in range(self.args.count):
                 await self.send(TextMessage(self.text(number)))
 
@@ -175,7 +177,7 @@ class EchoClient:
             nursery.start_soon(self.say_goodbye)
 
     async def say_goodbye(self) -> None:
-        with contextlib.suppress(trio.BrokenResourceError):  # the receiving task sees it, too
+        with contextlib.suppress(*GONE):  # the receiving task says so
             await self.send(CloseConnection(1000))
 
     async def wait_for_the_server(self) -> None:
