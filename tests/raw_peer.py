@@ -225,10 +225,25 @@ def field(head: bytes, name: bytes) -> bytes | None:
 
 
 def raw_connect(
-    port: int, ssl_context: ssl.SSLContext | None = None, timeout: float = TIMEOUT
+    port: int,
+    ssl_context: ssl.SSLContext | None = None,
+    timeout: float = TIMEOUT,
+    receive_buffer: int | None = None,
 ) -> RawPeer:
-    """A TCP or TLS connection to a server on 127.0.0.1; nothing has been sent on it."""
-    sock = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+    """
+    A TCP or TLS connection to a server on 127.0.0.1; nothing has been sent on it. A small receive
+    buffer, in bytes, lets the server's queue fill soon.
+    """
+    sock = socket.socket()
+    if receive_buffer is not None:
+        # Ahead of connecting, since it says how large TCP's window may be.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.settimeout(timeout)
+    try:
+        sock.connect(("127.0.0.1", port))
+    except BaseException:
+        sock.close()
+        raise
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if ssl_context is not None:
         sock = ssl_context.wrap_socket(sock, server_hostname="localhost")

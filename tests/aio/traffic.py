@@ -234,10 +234,7 @@ async def _to_server(
     port = server.sockets[0].getsockname()[1]
 
     def upgrade() -> RawPeer:
-        if receive_buffer is None:
-            peer = raw_connect(port, net.client_ssl)
-        else:
-            peer = RawPeer(_small_client(port, net.client_ssl, receive_buffer))
+        peer = raw_connect(port, net.client_ssl, receive_buffer=receive_buffer)
         peer.request_upgrade(then=then)
         return peer
 
@@ -248,15 +245,6 @@ async def _to_server(
     finally:
         server.close()
         await server.wait_closed()
-
-
-def _small_client(port: int, context: ssl.SSLContext | None, receive_buffer: int) -> socket.socket:
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.settimeout(TIMEOUT)
-    sock.connect(("127.0.0.1", port))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return context.wrap_socket(sock, server_hostname="localhost") if context else sock
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from aio.traffic import _small_client as small_client
 from aio.traffic import frame_to
 from soak.messages import KIB, LARGEST, mistake_in, opcode_of, payload_of
 from soak.raw_basics import ENDS, LIMIT, Side
@@ -116,11 +115,8 @@ class Client(threading.Thread):
     def connect(self, secure: bool = True, receive_buffer: int | None = None) -> RawPeer:
         context = self.side.client_ssl if self.is_secure and secure else None
         port = self.side.servers[self.server]
-        if receive_buffer is None:
-            # uvloop accepts one connection an iteration, so others may be long ahead of us.
-            peer = raw_connect(port, context, LIMIT)
-        else:
-            peer = RawPeer(small_client(port, context, receive_buffer))
+        # uvloop accepts one connection an iteration, so others may be long ahead of us.
+        peer = raw_connect(port, context, LIMIT, receive_buffer)
         peer.sock.settimeout(LIMIT)
         return peer
 
