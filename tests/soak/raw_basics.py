@@ -12,7 +12,7 @@ from raw_peer import TIMEOUT
 
 # Seconds in which our side has to do what it should. The accept may come late: uvloop's takes one
 # connection an iteration of the loop.
-LIMIT = 3 * TIMEOUT
+LIMIT = 6 * TIMEOUT
 
 # How a connection ends, other than by FIN between two frames.
 ENDS = (ConnectionError, EOFError, ssl.SSLError)

@@ -53,7 +53,7 @@ MORTALS = 2
 ALLOWED_GROWTH = {"malloc": 512 * 1024, "mapped": 512 * 1024, "rss": 8 * 1024 * 1024}
 
 # Seconds that a process may take for anything that is not the load itself.
-LIMIT = 120
+LIMIT = 240
 
 
 class Child:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from soak.loop_side import LoopSide
 
 # Seconds for what has no reason to take long.
-LIMIT = 30 * loops.TIME_FACTOR
+LIMIT = 60 * loops.TIME_FACTOR
 # What an auto ping of ours gives a peer that lives, and one that may be dead.
 PATIENT = {"auto_ping_idle_timeout": 0.5, "auto_ping_reply_timeout": 20 * loops.TIME_FACTOR}
 IMPATIENT = {"auto_ping_idle_timeout": 0.4, "auto_ping_reply_timeout": 1.0}
