@@ -302,8 +302,8 @@ async def test_cancelled(net: Any) -> None:
             if "connected" in listener.events:
                 await listener.until_gone()
             assert listener.events in ([], ["connected", "disconnected"])
-            ours.close()
-            assert await in_thread(peer.recv_all) == b""
+            if turns:  # else it was not even begun
+                assert await in_thread(peer.recv_all) == b""
 
 
 # -- what is refused -------------------------------------------------------------------------------
