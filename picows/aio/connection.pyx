@@ -346,7 +346,11 @@ cdef class Connection(Inbound, BufferedProtocol):
             # A transport that ends its TLS has to hear the peer's part of that.
             self.paused_below = False
             self.underlying.resume_reading()
-        if self.secure or self.underlying.get_write_buffer_size():
+        if (
+            self.secure
+            or self.postponed is not None
+            or self.underlying.get_write_buffer_size()
+        ):
             self.close_timer = self.loop.call_later(CLOSE_TIMEOUT, self._close_is_overdue)
         self.close_below(True)
 

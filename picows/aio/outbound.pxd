@@ -26,7 +26,7 @@ cdef class Outbound(WSTransport):
         # The transport is calling pause_writing or resume_writing; or connection_made.
         bint in_flow_control
         bint in_connection_made
-        # What was sent meanwhile over TLS: a list of bytes, or None.
+        # What the transport gets after that: a list of bytes, or None.
         list postponed
 
         # Frames may be sent: upgraded, no CLOSE sent, neither lost nor disconnected.

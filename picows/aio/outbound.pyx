@@ -500,7 +500,7 @@ cdef class Outbound(WSTransport):
                 body = PyMemoryView_FromMemory(<char*>payload, <Py_ssize_t>size, PyBUF_READ)
             else:
                 body = PyBytes_FromStringAndSize(payload, <Py_ssize_t>size)
-            if self.secure and (self.in_flow_control or self.postponed is not None):
+            if self.in_flow_control or self.postponed is not None:
                 return self._hand_over(data + bytes(body))
             self.backlogged = True
             self.sent += header + size
@@ -585,7 +585,7 @@ cdef class Outbound(WSTransport):
         if self.fd < 0:
             return False
         if self.backlogged:
-            if self.underlying.get_write_buffer_size() != 0:
+            if self.postponed is not None or self.underlying.get_write_buffer_size() != 0:
                 return False
             self.backlogged = False
         return True
@@ -641,7 +641,7 @@ cdef class Outbound(WSTransport):
         """Give bytes to the transport below, which sends or queues them."""
         self.backlogged = True
         self.sent += <size_t>len(data)
-        if self.secure and (self.in_flow_control or self.postponed is not None):
+        if self.in_flow_control or self.postponed is not None:
             if self.postponed is None:
                 self.postponed = []
                 self.loop.call_soon(self._write_postponed)
@@ -652,8 +652,9 @@ cdef class Outbound(WSTransport):
 
     def _write_postponed(self):
         """
-        What pause_writing or resume_writing sent over TLS. The transport calls them while it writes
-        a record, and another one in the middle of that would break the stream.
+        What pause_writing or resume_writing sent. The transport calls them while it writes: another
+        TLS record in the middle of that would break the stream, and asyncio's transport, where a
+        write inside its resume_writing fails, loses its connection twice.
         """
         postponed = self.postponed
         self.postponed = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import random
+import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -75,15 +76,16 @@ class Loop:
 class Below:
     """The transport: takes everything, at once."""
 
-    def __init__(self, connection: Detached) -> None:
+    def __init__(self, connection: Detached, sock: socket.socket | None) -> None:
         self.connection = connection
+        self.socket = sock
         self.written = bytearray()
         self.waiting = 0
         self.is_reading = True
         self.is_closing = False
 
     def get_extra_info(self, name: str) -> Any:
-        return None
+        return self.socket if name == "socket" else None
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -148,7 +150,10 @@ class Collecting(WSListener):
 
 
 class Detached:
-    """A connection of ours on `side`; `agreement` is what the opening handshake agreed on."""
+    """
+    A connection of ours on `side`; `agreement` is what the opening handshake agreed on. To
+    `below_socket` it writes directly, as to a real one.
+    """
 
     def __init__(
         self,
@@ -157,6 +162,7 @@ class Detached:
         agreement: DeflateAgreement | None = None,
         *,
         loop: Loop | None = None,
+        below_socket: socket.socket | None = None,
         **options: Any,
     ) -> None:
         self.listener = Collecting() if listener is None else listener
@@ -183,7 +189,7 @@ class Detached:
         }
         settings = make_settings(is_client_side=side == "client", **everything)
         self.side = side
-        self.below = Below(self)
+        self.below = Below(self, below_socket)
         # The loop is no AbstractEventLoop, the upgrade is over.
         anything: Any = None
         self.connection = Connection(self.loop, settings, _Upgrade(), None)  # type: ignore[arg-type]

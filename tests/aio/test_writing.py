@@ -13,6 +13,7 @@ import socket
 import threading
 
 import pytest
+from aio.detached import Detached, parse_frames
 from aio.traffic import (
     SIDES,
     Recorder,
@@ -27,7 +28,7 @@ from aio.traffic import (
     something_to_read,
 )
 
-from picows import WSMsgType, WSProtocolError
+from picows import WSListener, WSMsgType, WSProtocolError
 from raw_peer import BINARY, CLOSE, PING, PONG, TEXT, RawPeer, in_thread
 
 # Where the length's encoding, the way out or a buffer changes: 126, COPY_LIMIT (8 KiB), 64 KiB (the
@@ -411,6 +412,49 @@ async def test_pause_writing_and_resume_writing_are_called(net, side):
         assert await in_thread(read_payloads, peer, count) == [payload] * count
         await listener.until(lambda: listener.resumes)
         assert (listener.pauses, listener.resumes) == (1, 1)
+
+
+@pytest.mark.parametrize("callback", ["pause_writing", "resume_writing"])
+def test_the_transport_is_not_written_to_while_it_calls_its_flow_control(callback):
+    """TLS would begin a record inside another; asyncio's transport, where such a write fails, goes on
+    with itself and loses its connection twice. That takes a reset between two system calls, so the
+    transport is one of ours here; the socket is real, and full.
+    """
+    sent = [octets(3_000_000, 1), octets(3_000_000, 2), b"behind them"]
+    talks = calling = False
+
+    class Sends(WSListener):
+        def on_ws_connected(self, transport):
+            self.transport = transport
+
+        def pause_writing(self):
+            if talks:
+                for payload in sent[:2]:
+                    self.transport.send(WSMsgType.BINARY, payload)
+
+        resume_writing = pause_writing
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Detached("server", Sends(), below_socket=ours) as connection:
+        below = connection.below
+        write = below.write
+
+        def write_outside(data):
+            assert not calling
+            write(data)
+
+        below.write = write_outside
+        for each in ("pause_writing", "resume_writing"):
+            talks = each == callback
+            calling = True
+            getattr(connection.connection, each)()
+            calling = False
+        connection.transport.send(WSMsgType.BINARY, sent[2])
+        assert below.written == b""
+        connection.loop.run()
+        taken = theirs.recv(3_000_000)
+        frames = parse_frames(taken + bytes(below.written))
+        assert [frame.payload for frame in frames] == sent
 
 
 @pytest.mark.net(loops=("asyncio", "uvloop"), tls=(False,))
