@@ -416,9 +416,9 @@ async def test_pause_writing_and_resume_writing_are_called(net, side):
 
 @pytest.mark.parametrize("callback", ["pause_writing", "resume_writing"])
 def test_the_transport_is_not_written_to_while_it_calls_its_flow_control(callback):
-    """TLS would begin a record inside another; asyncio's transport, where such a write fails, goes on
-    with itself and loses its connection twice. That takes a reset between two system calls, so the
-    transport is one of ours here; the socket is real, and full.
+    """TLS would begin a record inside another; asyncio's transport, where such a write fails, goes
+    on with itself and loses its connection twice. That takes a reset between two system calls, so
+    the transport is one of ours here; the socket is real, and full.
     """
     sent = [octets(3_000_000, 1), octets(3_000_000, 2), b"behind them"]
     talks = calling = False
