@@ -6,6 +6,8 @@ connection, its `WSTransport` sends. `from picows cimport ...` gives the same na
 
 from picows._version import __version__
 from picows.aio.attach import ws_attach
+from picows.aio.broadcast import broadcast
+from picows.aio.broadcast_result import BroadcastResult
 from picows.aio.connect import ws_connect
 from picows.aio.logs import PICOWS_DEBUG_LL
 from picows.aio.serve import WSServer, ws_create_server
@@ -19,6 +21,7 @@ from picows.errors import (
     WSInvalidUpgradeError,
     WSInvalidURL,
     WSProtocolError,
+    WSWriteBufferFullError,
 )
 from picows.handshake.deflate import PerMessageDeflate
 from picows.handshake.http11 import (
@@ -31,6 +34,7 @@ from picows.wire.frame import WSCloseCode, WSFrame, WSMsgType
 
 __all__ = [
     "PICOWS_DEBUG_LL",
+    "BroadcastResult",
     "PerMessageDeflate",
     "WSAutoPingStrategy",
     "WSCloseCode",
@@ -51,7 +55,9 @@ __all__ = [
     "WSUpgradeRequest",
     "WSUpgradeResponse",
     "WSUpgradeResponseWithListener",
+    "WSWriteBufferFullError",
     "__version__",
+    "broadcast",
     "ws_attach",
     "ws_connect",
     "ws_create_server",

@@ -8,6 +8,7 @@
         WSInvalidHeaderError      a field is missing, repeated or wrong        .name .value
           WSInvalidUpgradeError   the field is Upgrade or Connection
       WSProtocolError             a violation of RFC 6455 after the upgrade    .code
+      WSWriteBufferFullError      the peer reads too slowly        .waiting .size .limit
 
 Failures of the operating system (``ConnectionRefusedError``, ``socket.gaierror``,
 ``ssl.SSLError``) are never wrapped: they reach the caller as they are.
@@ -33,6 +34,7 @@ __all__ = [
     "WSInvalidURL",
     "WSInvalidUpgradeError",
     "WSProtocolError",
+    "WSWriteBufferFullError",
 ]
 
 
@@ -148,6 +150,30 @@ class WSProtocolError(WSError):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+class WSWriteBufferFullError(WSError):
+    """A message was not sent, because the peer reads too slowly and the policy is ``"raise"``.
+
+    ``waiting`` is how many bytes wait for the peer, ``size`` those of the message, ``limit`` is
+    ``max_write_buffer``.
+    """
+
+    waiting: int
+    size: int
+    limit: int
+
+    def __init__(self, waiting: int, size: int, limit: int) -> None:
+        super().__init__(waiting, size, limit)
+        self.waiting = waiting
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"{self.waiting} bytes wait for the peer; {self.size} more would be over"
+            f" max_write_buffer of {self.limit}"
+        )
 
 
 def _shortened(value: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from picows.aio import backend
 from picows.aio.connection import Connection
 from picows.aio.logs import AnyLogger
-from picows.aio.parameters import check_flag, check_socket, make_settings
+from picows.aio.parameters import OverflowPolicy, check_flag, check_socket, make_settings
 from picows.aio.transport import WSAutoPingStrategy, WSListener, WSTransport
 from picows.handshake.deflate import DeflateAgreement, PerMessageDeflate
 
@@ -41,6 +41,8 @@ async def ws_attach(
     assemble_messages: bool = False,
     max_message_size: int = 64 * 1024 * 1024,
     max_fragments: int = 65536,
+    max_write_buffer: int | None = None,
+    overflow_policy: OverflowPolicy = "close",
 ) -> WSTransport:
     """
     Take over a connection on which somebody else made the opening handshake.
@@ -108,6 +110,8 @@ async def ws_attach(
         max_message_size=max_message_size,
         max_fragments=max_fragments,
         permessage_deflate=permessage_deflate,
+        max_write_buffer=max_write_buffer,
+        overflow_policy=overflow_policy,
     )
     agreement = None if permessage_deflate is None else permessage_deflate.agreement
     attachment = _Attachment(listener, bytes(trailing_data), agreement)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 from asyncio import AbstractEventLoop, AbstractServer, BaseProtocol, BaseTransport, Transport
 from collections.abc import Callable
 from typing import Any, cast
@@ -14,6 +15,7 @@ from typing import Any, cast
 import aiofastnet
 
 __all__ = [
+    "busy_poll_socket",
     "create_connection",
     "create_server",
     "create_unix_connection",
@@ -111,6 +113,18 @@ async def create_unix_server(
         )
         return server
     return await loop.create_unix_server(protocol_factory, path, **kwargs)
+
+
+def busy_poll_socket(sock: socket.socket, seconds: float) -> None:
+    """Ask the system to poll the network card that long as well, where it can (socket(7))."""
+    if sys.platform != "linux":
+        return
+    so_busy_poll = 46
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, so_busy_poll, int(seconds * 1e6))
+    except OSError:
+        # More than the system's default is for CAP_NET_ADMIN; old kernels know none.
+        pass
 
 
 def tune_socket(sock: socket.socket) -> None:

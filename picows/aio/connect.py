@@ -18,6 +18,7 @@ from picows.aio.dial import Dialer, SocketFactory
 from picows.aio.logs import PICOWS_DEBUG_LL, AnyLogger
 from picows.aio.parameters import (
     CONNECTION_KWARGS,
+    OverflowPolicy,
     check_callable,
     check_client_context,
     check_count,
@@ -92,6 +93,9 @@ async def ws_connect(
     max_message_size: int = 64 * 1024 * 1024,
     max_fragments: int = 65536,
     permessage_deflate: bool | PerMessageDeflate = False,
+    max_write_buffer: int | None = None,
+    overflow_policy: OverflowPolicy = "close",
+    busy_poll: float = 0,
     **kwargs: Any,
 ) -> tuple[WSTransport, WSListener]:
     """
@@ -135,6 +139,12 @@ async def ws_connect(
     :param max_fragments: frames of a message; more of them close the connection (1009)
     :param permessage_deflate: compress messages (RFC 7692), if the other side can: True, or a
         `PerMessageDeflate`
+    :param max_write_buffer: bytes that may wait for a peer that reads slowly; a data message that
+        would make them more is not sent, unless nothing waits. None: no limit
+    :param overflow_policy: what becomes of the connection then: "close" disconnects at once, "drop"
+        leaves the message out, "raise" raises `WSWriteBufferFullError` as well
+    :param busy_poll: seconds, at most 1: after a read, ask the system for more that long before the
+        loop sleeps; it saves the wake-up and takes the core. 0: never
     :param kwargs: go to ``loop.create_connection`` (``local_addr``, ``happy_eyeballs_delay``,
         ``server_hostname``, ...)
 
@@ -167,6 +177,9 @@ async def ws_connect(
         max_message_size=max_message_size,
         max_fragments=max_fragments,
         permessage_deflate=permessage_deflate,
+        max_write_buffer=max_write_buffer,
+        overflow_policy=overflow_policy,
+        busy_poll=busy_poll,
     )
     check_count("max_redirects", max_redirects)
     if socket_factory is not None:

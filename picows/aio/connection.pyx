@@ -23,11 +23,12 @@ from picows.aio.inbound cimport CLOSED, OPEN, UPGRADING, Inbound, is_overridden_
 from picows.aio.loop_state cimport state_of
 from picows.aio.settings cimport Settings
 from picows.aio.transport cimport WSListener
+from picows.aio.writer cimport OverflowPolicy
 from picows.wire.deflate cimport Deflater, Inflater
 from picows.wire.messages cimport MessageReader
 from picows.wire.receiver cimport READ_VIOLATION, Receiver
 
-from picows.aio.backend import tune_socket
+from picows.aio.backend import busy_poll_socket, tune_socket
 from picows.aio.keepalive import AutoPing
 from picows.aio.logs import PICOWS_DEBUG_LL
 
@@ -40,12 +41,18 @@ CLOSE_TIMEOUT = 10.0
 LOOK_INTERVAL = 1.0
 
 
+cdef enum:
+    # Nanoseconds that busy polling asks its socket at a time; in between, others have their turn.
+    POLL_SLICE = 20_000
+
+
 cdef object _nobody = BufferedProtocol()
 
 
 cdef extern from "socket_calls.h":
     const bint PICOWS_DIRECT_WRITE
     bint picows_socket_has_error(int fd)
+    int picows_socket_wait(int fd, long long nanoseconds) nogil
 
 
 cdef class Connection(Inbound, BufferedProtocol):
@@ -65,6 +72,11 @@ cdef class Connection(Inbound, BufferedProtocol):
         double look_delay
         object look_timer
 
+        # Busy polling: the socket, or -1; until when (seconds, monotonic); _poll is scheduled.
+        int poll_fd
+        double poll_until
+        bint polling
+
         object close_timer
         list waiters
 
@@ -77,8 +89,11 @@ cdef class Connection(Inbound, BufferedProtocol):
         self.log_frames = settings.logger.isEnabledFor(PICOWS_DEBUG_LL)
         self.masked = settings.is_client_side
         self.transport_copies = settings.transport_copies
+        self.coalesces = settings.coalesce_writes
+        self.max_write_buffer = settings.max_write_buffer
+        self.overflow_policy = <OverflowPolicy>settings.overflow_policy
         self.fd = -1
-        self.look_fd = -1
+        self.look_fd = self.poll_fd = -1
         self.look_delay = LOOK_INTERVAL
         # Already here: asyncio's start_tls asks for a buffer before it hands out the transport.
         self.state = state_of(loop)
@@ -104,6 +119,9 @@ cdef class Connection(Inbound, BufferedProtocol):
             tune_socket(sock)
             if PICOWS_DIRECT_WRITE and not self.secure:
                 self.fd = sock.fileno()
+            if PICOWS_DIRECT_WRITE and self.settings.busy_poll:
+                self.poll_fd = sock.fileno()
+                busy_poll_socket(sock, self.settings.busy_poll)
             if self.transport_copies and type(self.loop).__module__.startswith("uvloop"):
                 # When bytes and a reset are there at the same time, libuv calls aiofastnet's reader
                 # once and then never again: what is left of the bytes, and the reset, would never
@@ -131,6 +149,11 @@ cdef class Connection(Inbound, BufferedProtocol):
             elif self.messages is not None and not (self.held or self.in_callback):
                 if self.messages.look_ahead(self.receiver) == READ_VIOLATION:
                     self.violated()
+            if self.poll_fd >= 0:
+                self.poll_until = monotonic() + self.settings.busy_poll
+                if not self.polling:
+                    self.polling = True
+                    self.loop.call_soon(self._poll)
             return
         data = self.receiver.take_raw(nbytes)
         if self.phase == UPGRADING and not self.disconnected:
@@ -139,6 +162,22 @@ cdef class Connection(Inbound, BufferedProtocol):
                 # In the handshake an error is told at once.
                 self.look_timer.cancel()
                 self._look()
+
+    def _poll(self):
+        """
+        Keep the loop awake: it asks the system without sleeping as long as something is scheduled.
+        """
+        if (
+            self.poll_fd < 0
+            or self.paused
+            or self.disconnected
+            or monotonic() >= self.poll_until
+        ):
+            self.polling = False
+            return
+        with nogil:
+            picows_socket_wait(self.poll_fd, POLL_SLICE)
+        self.loop.call_soon(self._poll)
 
     def _look(self):
         self.look_timer = None
@@ -161,7 +200,7 @@ cdef class Connection(Inbound, BufferedProtocol):
         self.sendable = False
         self.disconnected = True
         self.fd = -1
-        self.look_fd = -1
+        self.look_fd = self.poll_fd = -1
         if self.look_timer is not None:
             self.look_timer.cancel()
             self.look_timer = None

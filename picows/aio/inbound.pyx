@@ -13,8 +13,10 @@ Always holds:
 from cpython.object cimport PyObject
 from libc.stddef cimport size_t
 
+from picows.aio.loop_state cimport LoopState
 from picows.aio.outbound cimport Outbound
 from picows.aio.transport cimport WSListener
+from picows.aio.writer cimport flush_gathered
 from picows.wire.frame cimport (
     CLOSE,
     GOING_AWAY,
@@ -98,7 +100,12 @@ cdef class Inbound(Outbound):
 
     cdef int work_off(self) except -1:
         """Deliver the frames of the open batch, and close it whatever happens."""
+        cdef:
+            LoopState state = self.state
+            # A callback may make the loop read another connection.
+            void* outer = state.reader
         self.in_callback = True
+        state.reader = <void*>self
         try:
             self.deliver()
             if self.deaf:
@@ -112,14 +119,19 @@ cdef class Inbound(Outbound):
             self.receiver.end_batch(False)
             raise
         finally:
-            self.gathering = False
+            state.reader = outer
+            state.gathering = False
             try:
-                if self.state.outbox_owner == <void*>self:
+                if self.gathered_size:
                     self.flush_outbox()
             except OSError as exc:
                 self.logger.log(PICOWS_DEBUG_LL, "writing failed: %s", exc)
             finally:
-                self.leave_callback()
+                try:
+                    if state.gatherers is not None:
+                        flush_gathered(state)
+                finally:
+                    self.leave_callback()
         return 0
 
     cdef int deliver(self) except -1:
@@ -128,7 +140,7 @@ cdef class Inbound(Outbound):
             MessageReader messages = self.messages
             WSListener listener = self.listener
             Frame frame = receiver.take_frame()
-            bint coalesce = self.settings.coalesce_writes
+            LoopState state = self.state
             bint calling = False
             int result = READ_MORE
             PyObject* args[4]
@@ -150,7 +162,7 @@ cdef class Inbound(Outbound):
                             continue
                         break
                     self.frames += 1
-                    self.gathering = coalesce and not frame.last_in_buffer
+                    state.gathering = not frame.last_in_buffer
                     if self.log_frames:
                         self.logger.log(PICOWS_DEBUG_LL, "< %s", frame)
                     if <int>frame.msg_type >= CLOSE and self.control_frame(frame):
@@ -201,7 +213,7 @@ cdef class Inbound(Outbound):
                 messages.leave(receiver, frame)
         if messages is not None and result == READ_MORE and not (self.deaf or self.held):
             result = messages.look_ahead(receiver)
-        self.gathering = False
+        state.gathering = False
         if result == READ_VIOLATION and not self.deaf:
             self.violated()
         if self.closing_down and self.close_received is not None:

@@ -20,10 +20,17 @@ cdef class LoopState(BufferPool):
         # Sending
         MaskKeyPool mask_keys
         Block scratch
-        # What the connection being read has sent during this batch; who that is (identity only).
+        # Who works off a batch (identity only); are further complete frames waiting in it?
+        void* reader
+        bint gathering
+        # What that connection has sent meanwhile; who owns it (identity only).
         Block outbox
         size_t outbox_size
         void* outbox_owner
+        # Other connections that gather: a list, or None.
+        list gatherers
+        # What broadcasts compress with, by parameters: a dict, or None.
+        dict broadcast_deflaters
 
         # The timer that lets large buffers go; were they used since it was set?
         object warm_timer

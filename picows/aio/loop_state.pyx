@@ -65,6 +65,7 @@ cdef class LoopState(BufferPool):
             if self.outbox_owner == NULL:
                 self.outbox = None
             self.oversized = None
+            self.broadcast_deflaters = None
             if self.warm_timer is not None:
                 self.warm_timer.cancel()
                 self.warm_timer = None

@@ -1,22 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The writing half of a connection: from `send` to the system call.
+"""The sending half of a connection: from `send` to frames that are ready to leave.
 
-    send ── gathering? ── yes ──> outbox ── end of the batch, flush(), 64 KiB ──> socket
-                │
-                no ── small or masked: one pass into the scratch buffer ────────> socket
-                   └─ large, unmasked: header and payload in one sendmsg ───────> socket
-                   └─ TLS, or bytes of ours are queued below ───────> the transport's queue
+    send ── rules ── limit ── deflate ── small or masked: header and payload in one pass ──> writer
+                                         └─ large, unmasked: two buffers ──────────────────> writer
 
-    What the socket does not take at once goes to the transport's queue as well.
+Always holds: what was compressed first leaves first; of a message that was begun nothing is left
+out; a caller may change its memory as soon as a call returns.
 
-Always holds:
-
-* Bytes leave in the order of the calls: while the transport below still queues some of ours,
-  everything goes through it; while the outbox holds some of ours, everything goes behind them.
-* The socket is written to only between connection_made and connection_lost: loops close it after
-  the latter.
-* What a transport keeps is immutable (from Python 3.12 on asyncio and uvloop keep the caller's
-  memory) unless the transport copies by itself (aiofastnet).
+Where frames go from here is writer.pyx's.
 """
 
 from cpython.buffer cimport (
@@ -35,8 +26,8 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
-from picows.aio.loop_state cimport OUTBOX_SIZE, SCRATCH_SIZE, LoopState
-from picows.aio.transport cimport WSTransport
+from picows.aio.loop_state cimport SCRATCH_SIZE, LoopState
+from picows.aio.writer cimport GATHER, GATHER_NOTHING, Writer
 from picows.wire.buffers cimport WARM_LIMIT, Block
 from picows.wire.frame cimport (
     BINARY,
@@ -52,6 +43,7 @@ from picows.wire.frame cimport (
 from picows.wire.octets cimport picows_mask, rotated_key
 from picows.wire.sender cimport (
     MAX_HEADER_SIZE,
+    build_frame,
     check_data_frame,
     close_payload,
     first_byte,
@@ -59,7 +51,6 @@ from picows.wire.sender cimport (
     write_header,
 )
 
-import os
 from asyncio import _get_running_loop
 
 from picows.aio.close_handshake import CloseFrame, CloseHandshake
@@ -82,26 +73,9 @@ cdef enum:
     COPY_LIMIT = 8 * 1024
     # What is compressed gets this much room at first.
     SMALL_OUTPUT = 4 * 1024
-    # From here on a write lets other threads run.
-    RELEASE_GIL_FROM = 64 * 1024
 
 
-cdef inline size_t build_frame(
-    char* target, unsigned char first, const char* payload, size_t size, bint masked, uint32_t key
-) noexcept nogil:
-    """Header and payload, masked if need be, in one pass; returns the frame's size."""
-    cdef size_t header = write_header(target, first, size, masked, key)
-    if size:
-        if masked:
-            picows_mask(
-                <unsigned char*>target + header, <const unsigned char*>payload, size, key
-            )
-        else:
-            memcpy(target + header, payload, size)
-    return header + size
-
-
-cdef class Outbound(WSTransport):
+cdef class Outbound(Writer):
 
     # What users call
 
@@ -117,21 +91,24 @@ cdef class Outbound(WSTransport):
         if <int>msg_type > BINARY:
             check_data_frame(<int>msg_type, 0, fin)
         elif self.deflater is not None:
-            self.send_deflated(msg_type, message, fin, compress)
-            return
-        self.send_message(
+            return self.send_deflated(msg_type, message, fin, compress) != 0
+        return self.send_message(
             first_byte(<unsigned int>msg_type, fin, rsv1, rsv2, rsv3),
             message,
             <int>msg_type > BINARY,
-        )
+        ) != 0
 
     cpdef send_ping(self, message=None):
         self.check_thread()
-        self.send_message(first_byte(PING, True, False, False, False), message, True)
+        return self.send_message(
+            first_byte(PING, True, False, False, False), message, True
+        ) != 0
 
     cpdef send_pong(self, message=None):
         self.check_thread()
-        self.send_message(first_byte(PONG, True, False, False, False), message, True)
+        return self.send_message(
+            first_byte(PONG, True, False, False, False), message, True
+        ) != 0
 
     cpdef send_reuse_external_bytearray(
         self, WSMsgType msg_type, bytearray buffer, Py_ssize_t msg_offset,
@@ -155,15 +132,15 @@ cdef class Outbound(WSTransport):
         if self.deflate_agreed:
             self.check_reuse(msg_type, rsv1 or rsv2 or rsv3)
         if self.refuses(msg_type_object(msg_type).name):
-            return
+            return False
         # Exported, so that nobody resizes it while a write lets other threads run.
         PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
         try:
-            self.send_in_place(
+            return self.send_reused(
                 first_byte(<unsigned int>msg_type, fin, rsv1, rsv2, rsv3),
                 <char*>view.buf + msg_offset,
                 <size_t>(size - msg_offset),
-            )
+            ) != 0
         finally:
             PyBuffer_Release(&view)
 
@@ -182,7 +159,7 @@ cdef class Outbound(WSTransport):
             self.check_reuse(msg_type, rsv1 or rsv2 or rsv3)
         if self.refuses(msg_type_object(msg_type).name):
             return 0
-        return self.send_in_place(
+        return self.send_reused(
             first_byte(<unsigned int>msg_type, fin, rsv1, rsv2, rsv3), msg_ptr, <size_t>msg_size
         )
 
@@ -309,6 +286,9 @@ cdef class Outbound(WSTransport):
             self.make_room(<size_t>view.len + <size_t>view.len / 4 + 64)
             if self.refuses("frame"):
                 return 0
+            if self.max_write_buffer and not self.admits(first, <size_t>view.len):
+                return 0
+            self.in_message = not fin
             # A message is compressed as a whole, or not at all.
             if msg_type != CONTINUATION:
                 self.deflating = (
@@ -316,7 +296,8 @@ cdef class Outbound(WSTransport):
                     else not fin or <size_t>view.len >= self.deflate_from
                 )
             if not self.deflating:
-                return self.send_frame(first, <const char*>view.buf, <size_t>view.len, message)
+                self.send_frame(first, <const char*>view.buf, <size_t>view.len, message)
+                return 1
             if msg_type != CONTINUATION:
                 first |= 0x40
             self.deflating = not fin
@@ -333,7 +314,7 @@ cdef class Outbound(WSTransport):
                     self._lose()
                 raise
             self.state.give_back_body(out)
-            return 0
+            return 1
         finally:
             PyBuffer_Release(&view)
 
@@ -357,16 +338,35 @@ cdef class Outbound(WSTransport):
             try:
                 if is_control:
                     check_data_frame(first & 0x0F, <size_t>view.len, True)
-                if not self.refuses("frame"):
-                    self.send_frame(first, <const char*>view.buf, <size_t>view.len, message)
+                if self.refuses("frame"):
+                    return 0
+                if not is_control:
+                    if self.max_write_buffer and not self.admits(first, <size_t>view.len):
+                        return 0
+                    self.in_message = first < 0x80
+                self.send_frame(first, <const char*>view.buf, <size_t>view.len, message)
             finally:
                 PyBuffer_Release(&view)
-            return 0
+            return 1
         if is_control:
             check_data_frame(first & 0x0F, <size_t>size, True)
         if not self.sendable and self.refuses("frame"):
             return 0
-        return self.send_frame(first, payload, <size_t>size, message)
+        if not is_control:
+            if self.max_write_buffer and not self.admits(first, <size_t>size):
+                return 0
+            self.in_message = first < 0x80
+        self.send_frame(first, payload, <size_t>size, message)
+        return 1
+
+    cdef int send_reused(self, unsigned char first, char* payload, size_t size) except -1:
+        """Send a frame from memory that may be overwritten, also in front of the payload."""
+        if first & 0x0F <= BINARY:
+            if self.max_write_buffer and not self.admits(first, size):
+                return 0
+            self.in_message = first < 0x80
+        self.send_in_place(first, payload, size)
+        return 1
 
     cdef int send_frame(
         self, unsigned char first, const char* payload, size_t size, object owner
@@ -379,7 +379,7 @@ cdef class Outbound(WSTransport):
             size_t total
         if self.log_frames:
             self._log_frame(first, size)
-        if self.gathering or state.outbox_owner == <void*>self:
+        if state.gathering or self.gathered_size:
             if self._gather(first, payload, size):
                 return 0
         if not self._may_write_socket():
@@ -403,7 +403,7 @@ cdef class Outbound(WSTransport):
             uint32_t key = 0
         if self.log_frames:
             self._log_frame(first, size)
-        if self.gathering or self.state.outbox_owner == <void*>self:
+        if self.state.gathering or self.gathered_size:
             if self._gather(first, payload, size):
                 return 0
         if self.masked:
@@ -512,182 +512,47 @@ cdef class Outbound(WSTransport):
         build_frame(PyBytes_AS_STRING(data), first, payload, size, self.masked, key)
         return self._hand_over(data)
 
-    # Coalescing
-
     cdef bint _gather(
         self, unsigned char first, const char* payload, size_t size
     ) except? True:
-        """
-        Put a frame into the outbox. False when it has to leave at once; then the outbox is empty.
-        """
+        """Gather a frame. False when it has to leave at once."""
         cdef:
-            LoopState state = self.state
+            size_t total = header_size(size, self.masked) + size
             uint32_t key = 0
-            size_t total
-        if state.outbox_owner != <void*>self:
-            if state.outbox_owner != NULL:
-                return False
-            if state.outbox is None:
-                state.open_outbox()
-        total = header_size(size, self.masked) + size
-        self.make_room(total)
-        if self.disconnected or (not self.sendable and (first & 0x0F) != CLOSE):
-            # That very callback has ended the connection, or sent a CLOSE: nothing may follow.
-            return True
-        if state.outbox_owner != NULL and state.outbox_owner != <void*>self:
-            # It has made another connection gather.
-            return False
-        if total > OUTBOX_SIZE:
-            return False
+            int answer = self.gathers(total, (first & 0x0F) == CLOSE)
+            bytes frame
+        if answer != GATHER:
+            return answer == GATHER_NOTHING
         if self.masked:
-            key = state.mask_keys.next()
-        build_frame(
-            state.outbox.data + state.outbox_size, first, payload, size, self.masked, key
-        )
-        state.outbox_size += total
-        state.outbox_owner = <void*>self
+            key = self.state.mask_keys.next()
+        if self.has_outbox():
+            build_frame(self.room_in_outbox(), first, payload, size, self.masked, key)
+            self.gathered(total)
+        else:
+            frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total)
+            build_frame(PyBytes_AS_STRING(frame), first, payload, size, self.masked, key)
+            self.gather_aside(frame)
         return True
 
-    cdef int make_room(self, size_t size) except -1:
-        """Send what was gathered, unless `size` bytes more fit behind it."""
-        # `while`: the transport's pause_writing may call back into `send`, which fills it again.
-        while (
-            self.state.outbox_owner == <void*>self
-            and size > OUTBOX_SIZE - self.state.outbox_size
-        ):
-            self.flush_outbox()
-        return 0
-
-    cdef int flush_outbox(self) except -1:
-        """Send what was gathered, if anything was."""
+    cdef int send_built(self, bytes frame, unsigned char first, size_t size) except -1:
+        """Send a frame, payload of `size` bytes, that was built for several connections."""
         cdef:
-            LoopState state = self.state
-            size_t size = state.outbox_size
-        if state.outbox_owner != <void*>self:
-            return 0
+            size_t total = <size_t>PyBytes_GET_SIZE(frame)
+            int answer
+        if self.log_frames:
+            self._log_frame(first, size)
+        if self.state.gathering or self.gathered_size:
+            answer = self.gathers(total, False)
+            if answer == GATHER:
+                if self.has_outbox():
+                    memcpy(self.room_in_outbox(), PyBytes_AS_STRING(frame), total)
+                    return self.gathered(total)
+                return self.gather_aside(frame)
+            if answer == GATHER_NOTHING:
+                return 0
         if self._may_write_socket():
-            self.drop_outbox()
-            return self._emit(state.outbox.data, size, NULL, 0)
-        data = PyBytes_FromStringAndSize(state.outbox.data, <Py_ssize_t>size)
-        self.drop_outbox()
-        return self._hand_over(data)
-
-    cdef int drop_outbox(self) noexcept:
-        if self.state.outbox_owner == <void*>self:
-            self.state.outbox_owner = NULL
-            self.state.outbox_size = 0
-        return 0
-
-    # Bytes
-
-    cdef bint _may_write_socket(self) except? True:
-        """May bytes go to the socket directly, ahead of nothing?"""
-        if self.fd < 0:
-            return False
-        if self.backlogged:
-            if self.postponed is not None or self.underlying.get_write_buffer_size() != 0:
-                return False
-            self.backlogged = False
-        return True
-
-    cdef int _emit(
-        self, const char* head, size_t head_size, const char* body, size_t body_size
-    ) except -1:
-        """
-        Write to the socket; what it does not take waits in the transport's queue, as bytes of ours.
-        """
-        cdef:
-            size_t total = head_size + body_size
-            size_t taken
-            Py_ssize_t n
-        if total >= RELEASE_GIL_FROM:
-            with nogil:
-                n = picows_socket_write(self.fd, head, head_size, body, body_size)
-        else:
-            n = picows_socket_write(self.fd, head, head_size, body, body_size)
-        if n < 0:
-            return self._write_failed(<int>-n)
-        taken = <size_t>n
-        self.sent += taken
-        if taken == total:
-            return 0
-        try:
-            return self._queue_rest(head, head_size, body, body_size, taken)
-        except BaseException:
-            # Half a frame is on the wire: nothing can follow it.
-            self._lose()
-            raise
-
-    cdef int _queue_rest(
-        self, const char* head, size_t head_size, const char* body, size_t body_size, size_t taken
-    ) except -1:
-        """The socket took `taken` bytes of the two buffers; the rest goes to the transport."""
-        cdef:
-            size_t total = head_size + body_size
-            bytes rest
-            char* p
-        rest = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(total - taken))
-        p = PyBytes_AS_STRING(rest)
-        if taken < head_size:
-            memcpy(p, head + taken, head_size - taken)
-            p += head_size - taken
-            taken = head_size
-        if body_size:
-            taken -= head_size
-            memcpy(p, body + taken, body_size - taken)
-        return self._hand_over(rest)
-
-    cdef int _hand_over(self, object data) except -1:
-        """Give bytes to the transport below, which sends or queues them."""
-        self.backlogged = True
-        self.sent += <size_t>len(data)
-        if self.in_flow_control or self.postponed is not None:
-            if self.postponed is None:
-                self.postponed = []
-                self.loop.call_soon(self._write_postponed)
-            self.postponed.append(bytes(data))
-            return 0
-        self.underlying.write(data)
-        return 0
-
-    def _write_postponed(self):
-        """
-        What pause_writing or resume_writing sent. The transport calls them while it writes: another
-        TLS record in the middle of that would break the stream, and asyncio's transport, where a
-        write inside its resume_writing fails, loses its connection twice.
-        """
-        postponed = self.postponed
-        self.postponed = None
-        if postponed is not None and not self.aborted:
-            self.underlying.write(b"".join(postponed))
-
-    cdef int _write_failed(self, int error) except -1:
-        """The system refused a write: the connection is lost, the caller is told."""
-        self._lose()
-        raise OSError(error, os.strerror(error))
-
-    cdef int _lose(self) except -1:
-        self.sendable = False
-        self.disconnected = True
-        self.fd = -1
-        self.drop_outbox()
-        return self.close_below(False)
-
-    cdef int close_below(self, bint graceful) except -1:
-        """Close the transport below, or abort it."""
-        close = self.underlying.close if graceful else self.underlying.abort
-        self.aborted = not graceful
-        if self.in_flow_control or self.in_connection_made:
-            # asyncio's transport goes on with itself after resume_writing, and loses its connection
-            # twice if it was closed there. aiofastnet's begins to read after connection_made, also
-            # when it was closed there; then the loop waits for the closed socket's number for ever,
-            # and the next socket of that number is not heard.
-            self.loop.call_soon(close)
-        else:
-            if graceful and self.postponed is not None:
-                self._write_postponed()
-            close()
-        return 0
+            return self._emit(PyBytes_AS_STRING(frame), total, NULL, 0)
+        return self._hand_over(frame)
 
     def _log_frame(self, unsigned char first, size_t size):
         self.logger.log(

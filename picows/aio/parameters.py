@@ -11,7 +11,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from picows.aio.keepalive import AutoPingSettings
 from picows.aio.logs import AnyLogger, get_logger
@@ -21,6 +21,7 @@ from picows.handshake.deflate import PerMessageDeflate
 
 __all__ = [
     "MAX_SECONDS",
+    "OverflowPolicy",
     "check_callable",
     "check_client_context",
     "check_count",
@@ -38,6 +39,10 @@ MAX_SECONDS = 365 * 86400.0
 _MAX_SIZE = sys.maxsize - 1024 * 1024
 
 Check = Callable[[str, object], object]
+
+# In the order of the enum of that name in writer.pxd.
+OverflowPolicy = Literal["close", "drop", "raise"]
+_OVERFLOW_POLICIES = get_args(OverflowPolicy)
 
 
 def check_callable(name: str, value: object) -> None:
@@ -96,6 +101,13 @@ def check_size(name: str, value: object) -> int:
 def check_port(name: str, value: object) -> int:
     """A TCP port; 0 lets the system choose."""
     return check_count(name, value, 0, 65535)
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
+    """One of a few words."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    return str(value)
 
 
 def check_text(name: str, value: object) -> str:
@@ -267,6 +279,9 @@ def make_settings(
     max_message_size: int,
     max_fragments: int,
     permessage_deflate: bool | PerMessageDeflate | None,
+    max_write_buffer: int | None,
+    overflow_policy: OverflowPolicy,
+    busy_poll: float = 0,
 ) -> Settings:
     """What every connection of one entry point has in common."""
     if use_aiofastnet is not None:
@@ -292,6 +307,14 @@ def make_settings(
         max_message_size=check_size("max_message_size", max_message_size),
         max_fragments=check_count("max_fragments", max_fragments, 1),
         deflate=_check_deflate("permessage_deflate", permessage_deflate),
+        # 0 is none.
+        max_write_buffer=(
+            0 if max_write_buffer is None else check_size("max_write_buffer", max_write_buffer)
+        ),
+        overflow_policy=_OVERFLOW_POLICIES.index(
+            check_choice("overflow_policy", overflow_policy, _OVERFLOW_POLICIES)
+        ),
+        busy_poll=_check_busy_poll("busy_poll", busy_poll),
     )
 
 
@@ -309,6 +332,15 @@ def _check_deflate(name: str, value: object) -> PerMessageDeflate | None:
         return None
     # Of the windows of 15 bits that RFC 7692 begins with, a connection would take 300 KB.
     return PerMessageDeflate(client_max_window_bits=12, server_max_window_bits=12)
+
+
+def _check_busy_poll(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    # Not of NaN either.
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be from 0 to 1 seconds, not {_shown(value)}")
+    return float(value)
 
 
 def _check_strategy(name: str, value: Any) -> WSAutoPingStrategy:

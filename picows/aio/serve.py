@@ -20,6 +20,7 @@ from picows.aio.logs import PICOWS_DEBUG_LL, AnyLogger
 from picows.aio.parameters import (
     MAX_SECONDS,
     SERVER_KWARGS,
+    OverflowPolicy,
     check_callable,
     check_kwargs,
     check_server_address,
@@ -65,6 +66,8 @@ async def ws_create_server(
     max_message_size: int = 64 * 1024 * 1024,
     max_fragments: int = 65536,
     permessage_deflate: bool | PerMessageDeflate = False,
+    max_write_buffer: int | None = None,
+    overflow_policy: OverflowPolicy = "close",
     **kwargs: Any,
 ) -> WSServer:
     """
@@ -101,6 +104,10 @@ async def ws_create_server(
     :param max_fragments: frames of a message; more of them close the connection (1009)
     :param permessage_deflate: compress messages (RFC 7692), if the other side can: True, or a
         `PerMessageDeflate`
+    :param max_write_buffer: bytes that may wait for a peer that reads slowly; a data message that
+        would make them more is not sent, unless nothing waits. None: no limit
+    :param overflow_policy: what becomes of the connection then: "close" disconnects at once, "drop"
+        leaves the message out, "raise" raises `WSWriteBufferFullError` as well
     :param kwargs: go to ``loop.create_server`` (``ssl``, ``reuse_port``, ``sock``, ``backlog``,
         ...)
 
@@ -134,6 +141,8 @@ async def ws_create_server(
         max_message_size=max_message_size,
         max_fragments=max_fragments,
         permessage_deflate=permessage_deflate,
+        max_write_buffer=max_write_buffer,
+        overflow_policy=overflow_policy,
     )
     if kwargs.get("ssl") is not None:
         # The TLS handshake is part of the way that the deadline is about.

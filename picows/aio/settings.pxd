@@ -13,3 +13,6 @@ cdef class Settings:
         size_t max_message_size
         size_t max_fragments
         readonly object deflate
+        size_t max_write_buffer
+        int overflow_policy
+        double busy_poll

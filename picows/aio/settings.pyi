@@ -24,6 +24,9 @@ class Settings:
         max_message_size: int,
         max_fragments: int,
         deflate: PerMessageDeflate | None,
+        max_write_buffer: int,
+        overflow_policy: int,
+        busy_poll: float,
     ) -> None: ...
     @property
     def is_client_side(self) -> bool: ...

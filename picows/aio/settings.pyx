@@ -11,7 +11,8 @@ cdef class Settings:
         self, *, bint is_client_side, logger, bint disconnect_on_exception, auto_ping,
         bint enable_auto_pong, bint coalesce_writes, bint transport_copies, size_t max_frame_size,
         size_t read_buffer_init_size, bint assemble_messages, size_t max_message_size,
-        size_t max_fragments, deflate
+        size_t max_fragments, deflate, size_t max_write_buffer, int overflow_policy,
+        double busy_poll
     ):
         self.is_client_side = is_client_side
         self.logger = logger
@@ -28,3 +29,7 @@ cdef class Settings:
         self.max_fragments = max_fragments
         # A PerMessageDeflate, or None.
         self.deflate = deflate
+        # 0 is none.
+        self.max_write_buffer = max_write_buffer
+        self.overflow_policy = overflow_policy
+        self.busy_poll = busy_poll

@@ -5,6 +5,9 @@
  *
  * picows_socket_has_error: does an error (a reset) wait to be read? Leaves it where it is.
  *
+ * picows_socket_wait: ask for bytes, an end or an error, again and again, for so many nanoseconds. True when
+ * there is something.
+ *
  * picows_socket_unacknowledged: how many bytes the peer's machine has not taken yet; 0 where the system
  * does not tell.
  */
@@ -31,6 +34,12 @@ static inline int picows_socket_has_error(int fd)
     return 0;
 }
 
+static inline int picows_socket_wait(int fd, long long nanoseconds)
+{
+    (void)fd, (void)nanoseconds;
+    return 0;
+}
+
 static inline size_t picows_socket_unacknowledged(int fd)
 {
     (void)fd;
@@ -46,6 +55,7 @@ static inline size_t picows_socket_unacknowledged(int fd)
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #define PICOWS_DIRECT_WRITE 1
 
@@ -87,6 +97,19 @@ static inline int picows_socket_has_error(int fd)
 {
     struct pollfd entry = {fd, 0, 0};
     return poll(&entry, 1, 0) == 1 && (entry.revents & POLLERR) != 0;
+}
+
+static inline int picows_socket_wait(int fd, long long nanoseconds)
+{
+    struct pollfd entry = {fd, POLLIN, 0};
+    struct timespec start, now;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    do {
+        if (poll(&entry, 1, 0) != 0)
+            return 1;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while ((now.tv_sec - start.tv_sec) * 1000000000LL + (now.tv_nsec - start.tv_nsec) < nanoseconds);
+    return 0;
 }
 
 static inline size_t picows_socket_unacknowledged(int fd)

@@ -20,6 +20,7 @@ cdef class WSTransport:
         bint fin=*, bint rsv1=*, bint rsv2=*, bint rsv3=*
     )
     # Writes the header into the 14 bytes ahead of msg_ptr and masks in place. Needs the GIL.
+    # Returns 1 when the frame is on its way, 0 when it is not sent.
     cdef int send_reuse_external_buffer(
         self, WSMsgType msg_type, char* msg_ptr, Py_ssize_t msg_size,
         bint fin=*, bint rsv1=*, bint rsv2=*, bint rsv3=*

@@ -105,6 +105,11 @@ cdef class WSTransport:
         :param compress: where permessage-deflate was agreed on: True and False compress the message
             or not, None goes by its size (`PerMessageDeflate`, threshold). Said with its first
             frame.
+        :returns: True when the frame is on its way: taken by the system, or waiting for it. False
+            when it is not sent: the connection is closed, or ``max_write_buffer`` is reached; of a
+            message whose first frame was not sent, no other is.
+        :raises WSWriteBufferFullError: ``max_write_buffer`` is reached and ``overflow_policy`` is
+            "raise"
         :raises ValueError: a CLOSE, an unknown type, a control frame over 125 bytes or with
             fin=False, a reserved bit where permessage-deflate was agreed on
         :raises TypeError: a message of another type
@@ -119,7 +124,8 @@ cdef class WSTransport:
     ):
         """
         Send ``buffer[msg_offset:]`` without copying it: the header is written in front of it and a
-        client masks it in place, so the content of `buffer` is undefined afterwards.
+        client masks it in place, so the content of `buffer` is undefined afterwards. Returns what
+        `send` returns; `buffer` is untouched where that is False.
 
         :param msg_offset: bytes in front of the payload, at least 14
         :raises ValueError: `buffer` is None, `msg_offset` is under 14 or beyond the buffer, and as
@@ -135,15 +141,15 @@ cdef class WSTransport:
 
     cpdef send_ping(self, message=None):
         """
-        Send a PING (RFC 6455 section 5.5.2) with at most 125 bytes of payload. Raises as `send`
-        does.
+        Send a PING (RFC 6455 section 5.5.2) with at most 125 bytes of payload. Returns and raises
+        as `send` does; ``max_write_buffer`` is not for control frames.
         """
         raise face_only()
 
     cpdef send_pong(self, message=None):
         """
-        Send a PONG (RFC 6455 section 5.5.3) with at most 125 bytes of payload. Raises as `send`
-        does.
+        Send a PONG (RFC 6455 section 5.5.3) with at most 125 bytes of payload. Returns and raises
+        as `send_ping` does.
         """
         raise face_only()
 

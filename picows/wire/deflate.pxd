@@ -59,8 +59,11 @@ cdef class Deflater:
 
         z_stream z
         bint is_open
+        # The next message begins with an empty window.
+        bint is_forgotten
         object fallback
 
+    cdef int forget(self) noexcept
     cdef size_t deflate(self, Block out, const char* data, size_t size, bint fin) except? 0
     cdef int _open(self) except -1
     cdef size_t _run(self, Block out, size_t used) except? 0

@@ -301,6 +301,11 @@ cdef class Deflater:
             size_t bound
             size_t used = 0
             size_t part
+        if self.is_forgotten:
+            self.is_forgotten = False
+            self.fallback = None
+            if self.is_open:
+                zlib_deflate_reset(&self.z)
         if not PICOWS_HAVE_ZLIB:
             return self._deflate_by_module(
                 out, PyBytes_FromStringAndSize(data, <Py_ssize_t>size), fin
@@ -333,6 +338,15 @@ cdef class Deflater:
         if not self.context_takeover:
             zlib_deflate_reset(&self.z)
         return used
+
+    cdef int forget(self) noexcept:
+        """
+        The peer inflates a message that was not deflated here: its window is no longer ours, so
+        what comes next must not refer to what came before (RFC 7692 section 7.1.1 lets every
+        message begin anew).
+        """
+        self.is_forgotten = True
+        return 0
 
     cdef int _open(self) except -1:
         memset(&self.z, 0, sizeof(z_stream))

@@ -99,6 +99,15 @@ cdef class WSFrame:
     def __init__(self):
         raise TypeError("WSFrame is made by the receiver only")
 
+    @property
+    def recv_time(self):
+        """
+        When the frame was received: seconds of ``time.monotonic()``, the same for all frames of one
+        read. The clock is read when the first of them is asked, or kept; where nobody asks, never.
+        None for a frame that no connection has received.
+        """
+        return None
+
     cpdef bytes get_payload_as_bytes(self):
         """The payload, copied."""
         return PyBytes_FromStringAndSize(self.payload_ptr, self.payload_size)

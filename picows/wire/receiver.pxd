@@ -42,6 +42,9 @@ cdef class Frame(WSFrame):
         size_t checked
         # Memoryviews and arrays that are open on the payload.
         Py_ssize_t exports
+        # The receiver's read_time while the frame is in its callback; what it was, when kept.
+        double* clock
+        double kept_time
 
 
 cdef class Receiver:
@@ -77,6 +80,9 @@ cdef class Receiver:
         # So many bytes of its payload are unmasked already.
         size_t unmasked
 
+        # When the last read was (seconds, monotonic), or 0 as long as nobody has asked.
+        double read_time
+
         # After READ_VIOLATION: close code (RFC 6455 section 7.4.1) and text.
         readonly unsigned int violation_code
         readonly str violation_text
@@ -91,6 +97,7 @@ cdef class Receiver:
     cdef int leave_frame(self, Frame frame) noexcept
     cdef int next_frame(self, Frame frame) except -1
     cdef bint is_kept(self, Frame frame) noexcept
+    cdef double time_of_read(self) except? 0
     cdef int refill(self) except -1
     cdef int keep_frame(self, Frame frame) except -1
     cdef int end_batch(self, bint hold) except -1

@@ -36,6 +36,7 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.time cimport monotonic
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -160,6 +161,14 @@ cdef class Frame(WSFrame):
     def __releasebuffer__(self, Py_buffer* buffer):
         self.exports -= 1
 
+    @property
+    def recv_time(self):
+        if self.clock == NULL:
+            return self.kept_time or None
+        if self.clock[0] == 0:
+            self.clock[0] = monotonic()
+        return self.clock[0]
+
 
 # `frame.msg_type` is read in nearly every callback. Cython's own getter for a C enum makes an int;
 # this one hands out the WSMsgType member, without building anything.
@@ -264,6 +273,10 @@ cdef class Receiver:
             Block block = self._take_target(nbytes)
             char* data = block.window
             size_t rest
+        self.read_time = 0
+        if hold:
+            # It would be read when the frames are delivered.
+            self.time_of_read()
         if block is self.own:
             self.own_end += <size_t>nbytes
             if self.own_end - self.own_start < self.frame_size:
@@ -332,8 +345,10 @@ cdef class Receiver:
         """A frame for next_frame to fill: the pool's spare one, if nobody kept that."""
         cdef Frame frame = <Frame>self.pool.spare_frame
         if frame is None:
-            return Frame.__new__(Frame)
-        self.pool.spare_frame = None
+            frame = Frame.__new__(Frame)
+        else:
+            self.pool.spare_frame = None
+        frame.clock = &self.read_time
         return frame
 
     cdef int leave_frame(self, Frame frame) noexcept:
@@ -524,6 +539,10 @@ cdef class Receiver:
         cdef:
             size_t size = <size_t>frame.payload_size
             Block block = frame.block if frame.block is not None else self.batch
+        if frame.clock != NULL:
+            frame.kept_time = self.time_of_read()
+            # It may live longer than the receiver.
+            frame.clock = NULL
         if frame.exports == 0 and size <= MOVE_LIMIT:
             frame.moved = <char*>malloc(size + PADDING)
             if frame.moved != NULL:
@@ -538,6 +557,11 @@ cdef class Receiver:
         frame.block = block
         block.pinned = True
         return 0
+
+    cdef double time_of_read(self) except? 0:
+        if self.read_time == 0:
+            self.read_time = monotonic()
+        return self.read_time
 
     cdef int refill(self) except -1:
         """
@@ -555,6 +579,8 @@ cdef class Receiver:
         """
         try:
             if self.pos < self.end:
+                if hold:
+                    self.time_of_read()
                 if hold or self.own is not None:
                     self._hold()
                 else:

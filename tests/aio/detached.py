@@ -185,6 +185,8 @@ class Detached:
             "max_message_size": 64 * 1024 * 1024,
             "max_fragments": 65536,
             "permessage_deflate": False,
+            "max_write_buffer": None,
+            "overflow_policy": "close",
             **options,
         }
         settings = make_settings(is_client_side=side == "client", **everything)

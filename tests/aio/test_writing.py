@@ -754,7 +754,40 @@ async def test_pausing_in_the_middle_sends_what_was_gathered(net, side, options)
 
 @coalescing_net
 @GATHERING
-async def test_another_connection_sends_at_once_inside_the_batch(net, side, options):
+async def test_what_other_connections_send_inside_the_batch_leaves_with_it(net, side, options):
+    """Each with one write, whether or not the connection that is read gathers for itself."""
+
+    def send_on_others(transport, number):
+        for other, other_peer in zip(others, other_peers, strict=True):
+            other.transport.send(WSMsgType.TEXT, b"for you %d" % number)
+            seen.append(something_to_read(other_peer))
+
+    seen = []
+    others = [Recorder(), Recorder()]
+    for reader_options in (options, dict(options, coalesce_writes=False)):
+        listener = Replier(send_on_others)
+        async with (
+            connected(net, side, others[0], **options) as first_peer,
+            connected(net, side, others[1], **options) as second_peer,
+            connected(net, side, listener, **reader_options) as peer,
+        ):
+            other_peers = [first_peer, second_peer]
+            listener.peer = peer
+            peer.send(batch(side, 3))
+            await listener.until_frames(3)
+            # Also what was sent behind the last frame of the batch.
+            assert seen == [False] * 6
+            seen.clear()
+            size = 3 * (2 + 9 + 4 * (side == "client"))
+            for other_peer in other_peers:
+                assert len(await in_thread(other_peer.recv_some)) == size
+            assert await in_thread(read_payloads, peer, 3) == [b"00", b"11", b"22"]
+        others = [Recorder(), Recorder()]
+
+
+@coalescing_net
+@NOT_GATHERING
+async def test_others_that_do_not_gather_send_at_once_inside_the_batch(net, side, options):
     def send_on_other(transport, number):
         other.transport.send(WSMsgType.TEXT, b"for you %d" % number)
         seen.append(other_peer.recv_frame().payload)
@@ -763,13 +796,48 @@ async def test_another_connection_sends_at_once_inside_the_batch(net, side, opti
     other = Recorder()
     listener = Replier(send_on_other)
     async with connected(net, side, other, **options) as other_peer:
-        async with connected(net, side, listener, **options) as peer:
+        async with connected(net, side, listener, coalesce_writes=True) as peer:
             listener.peer = peer
             peer.send(batch(side, 3))
             await listener.until_frames(3)
             assert listener.visible == [False] * 3
             assert seen == [b"for you 0", b"for you 1", b"for you 2"]
             assert await in_thread(read_payloads, peer, 3) == [b"00", b"11", b"22"]
+
+
+@coalescing_net
+@GATHERING
+async def test_one_that_is_ended_inside_the_batch_sends_what_it_gathered(net, side, options):
+    """disconnect() and flush() of another connection; abort drops it."""
+
+    def end_others(transport, number):
+        for each in others.values():
+            if not each.transport.is_disconnected:
+                each.transport.send(WSMsgType.TEXT, b"for you %d" % number)
+        if number == 1:
+            others["graceful"].transport.disconnect()
+            others["abort"].transport.disconnect(graceful=False)
+            others["flush"].transport.flush()
+            seen.append(something_to_read(peers["flush"]))
+
+    seen = []
+    others = {name: Recorder() for name in ("graceful", "abort", "flush")}
+    listener = Replier(end_others)
+    async with (
+        connected(net, side, others["graceful"], **options) as graceful,
+        connected(net, side, others["abort"], **options) as aborted,
+        connected(net, side, others["flush"], **options) as flushed,
+        connected(net, side, listener, **options) as peer,
+    ):
+        peers = {"graceful": graceful, "abort": aborted, "flush": flushed}
+        listener.peer = peer
+        peer.send(batch(side, 3))
+        assert await in_thread(read_payloads, graceful, 2) == [b"for you 0", b"for you 1"]
+        assert await in_thread(graceful.recv_all) == b""
+        assert await in_thread(aborted.recv_all) == b""
+        wanted = [b"for you 0", b"for you 1", b"for you 2"]
+        assert await in_thread(read_payloads, flushed, 3) == wanted
+        assert seen == [True]
 
 
 @coalescing_net
