@@ -103,8 +103,8 @@ cdef class WSFrame:
     def recv_time(self):
         """
         When the frame was received: seconds of ``time.monotonic()``, the same for all frames of one
-        read. The clock is read when the first of them is asked, or kept; where nobody asks, never.
-        None for a frame that no connection has received.
+        read. Once a connection's listener has asked, the clock is taken with each read, before the
+        first callback; where nobody asks, never. None for a frame that no connection has received.
         """
         return None
 

@@ -32,6 +32,13 @@ cdef struct HalfFrame:
     unsigned char first
 
 
+cdef struct ReadClock:
+    # When the last read was (seconds, monotonic), or 0: nobody has asked yet. Once somebody has,
+    # it is taken with each read.
+    double time
+    bint is_wanted
+
+
 cdef class Frame(WSFrame):
     cdef:
         # Once the frame is kept: a small payload moved to memory of its own, or the block it stays
@@ -42,8 +49,8 @@ cdef class Frame(WSFrame):
         size_t checked
         # Memoryviews and arrays that are open on the payload.
         Py_ssize_t exports
-        # The receiver's read_time while the frame is in its callback; what it was, when kept.
-        double* clock
+        # The receiver's clock while the frame is in its callback; its time, when kept.
+        ReadClock* clock
         double kept_time
 
 
@@ -80,8 +87,7 @@ cdef class Receiver:
         # So many bytes of its payload are unmasked already.
         size_t unmasked
 
-        # When the last read was (seconds, monotonic), or 0 as long as nobody has asked.
-        double read_time
+        ReadClock clock
 
         # After READ_VIOLATION: close code (RFC 6455 section 7.4.1) and text.
         readonly unsigned int violation_code

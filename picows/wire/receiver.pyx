@@ -165,9 +165,10 @@ cdef class Frame(WSFrame):
     def recv_time(self):
         if self.clock == NULL:
             return self.kept_time or None
-        if self.clock[0] == 0:
-            self.clock[0] = monotonic()
-        return self.clock[0]
+        if self.clock.time == 0:
+            self.clock.time = monotonic()
+            self.clock.is_wanted = True
+        return self.clock.time
 
 
 # `frame.msg_type` is read in nearly every callback. Cython's own getter for a C enum makes an int;
@@ -273,9 +274,9 @@ cdef class Receiver:
             Block block = self._take_target(nbytes)
             char* data = block.window
             size_t rest
-        self.read_time = 0
-        if hold:
-            # It would be read when the frames are delivered.
+        self.clock.time = 0
+        if self.clock.is_wanted or hold:
+            # With `hold` it would be taken when the frames are delivered.
             self.time_of_read()
         if block is self.own:
             self.own_end += <size_t>nbytes
@@ -348,7 +349,7 @@ cdef class Receiver:
             frame = Frame.__new__(Frame)
         else:
             self.pool.spare_frame = None
-        frame.clock = &self.read_time
+        frame.clock = &self.clock
         return frame
 
     cdef int leave_frame(self, Frame frame) noexcept:
@@ -559,9 +560,9 @@ cdef class Receiver:
         return 0
 
     cdef double time_of_read(self) except? 0:
-        if self.read_time == 0:
-            self.read_time = monotonic()
-        return self.read_time
+        if self.clock.time == 0:
+            self.clock.time = monotonic()
+        return self.clock.time
 
     cdef int refill(self) except -1:
         """
