@@ -143,6 +143,14 @@ COMMON: dict[str, list[Wrong]] = {
     "permessage_deflate": type_errors(
         "must be True, False or a PerMessageDeflate", 0, 1, "yes", {}, PerMessageDeflate, Odd()
     ),
+    # None is no limit.
+    "max_write_buffer": [each for each in SIZE if each.value is not None],
+    "overflow_policy": [
+        *type_errors(
+            "must be (a str|one of close, drop, raise)", None, 0, True, b"drop", ["drop"], Odd()
+        ),
+        *value_errors("must be one of close, drop, raise", "", "block", "Close", "drop "),
+    ],
 }
 
 CONNECT: dict[str, list[Wrong]] = {
@@ -212,6 +220,11 @@ CONNECT: dict[str, list[Wrong]] = {
         Wrong(SERVER_CONTEXT, ValueError, "client", {"proxy": "https://127.0.0.1:1"}),
     ],
     "socket_factory": type_errors("must be callable", "x", 5, True, closed_socket()),
+    "busy_poll": [
+        *type_errors("must be a number of seconds", None, "1", b"1", True, False, [], 1j, Odd()),
+        *value_errors("must be from 0 to 1 seconds", -1, -0.001, 1.001, 2, NAN, INFINITY),
+        *value_errors("must be from 0 to 1 seconds", -INFINITY, 1e300, BEYOND_DIGITS),
+    ],
     # What goes to the loop.
     "family": [*C_INT, Wrong(socket.AF_INET, ValueError, "Unix socket", {"url": UNIX})],
     "proto": [*C_INT, Wrong(socket.IPPROTO_TCP, ValueError, "Unix socket", {"url": UNIX})],
