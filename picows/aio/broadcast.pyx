@@ -16,7 +16,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 
 from picows.aio.loop_state cimport LoopState
-from picows.aio.outbound cimport Outbound
+from picows.aio.outbound cimport Outbound, largest_frame
 from picows.aio.writer cimport OVERFLOW_RAISE
 from picows.wire.buffers cimport Block
 from picows.wire.deflate cimport Deflater
@@ -77,17 +77,17 @@ cdef int send_to(
     Outbound each, unsigned char first, Py_buffer* view, object message, object compress,
     list plain, dict deflated
 ) except -1:
-    """Send it on one connection, in the form that this one takes. Returns 1."""
+    """Send it on one connection, in the form that this one takes."""
     cdef:
         size_t size = <size_t>view.len
         bint is_data = first & 0x0F <= BINARY
     if each.masked:
-        # RFC 6455 section 5.3: a new mask key for each frame.
-        each.send(
-            <WSMsgType>(first & 0x0F), message, True, False, False, False,
-            compress if is_data else None,
-        )
-        return 1
+        # RFC 6455 section 5.3: a new mask key for each frame, so nothing can be shared.
+        if is_data and each.deflater is not None:
+            return each.send_compressible(
+                first, <const char*>view.buf, size, message, compress
+            )
+        return each.send_frame(first, <const char*>view.buf, size, message)
     if is_data and each.deflater is not None and (
         compress if compress is not None else size >= each.deflate_from
     ):
@@ -96,11 +96,10 @@ cdef int send_to(
         each.deflater.forget()
         each.send_built(frame, first | 0x40, size)
         each.deflater.forget()
-        return 1
+        return 0
     if not plain:
         plain.append(built_frame(first, <const char*>view.buf, size))
-    each.send_built(plain[0], first, size)
-    return 1
+    return each.send_built(plain[0], first, size)
 
 
 def broadcast(transports, WSMsgType msg_type, message, *, compress=None):
@@ -157,20 +156,20 @@ def broadcast(transports, WSMsgType msg_type, message, *, compress=None):
             check_data_frame(<int>msg_type, <size_t>view.len, True)
         for transport in everybody:
             each = <Outbound>transport
-            if not each.sendable:
-                closed.append(each)
-                continue
-            if is_data:
-                if each.in_message:
+            try:
+                # Ahead of the rules: pause_writing may send, or end the connection.
+                each.make_room(largest_frame(<size_t>view.len))
+                if not each.sendable:
+                    closed.append(each)
+                elif is_data and each.in_message:
                     busy.append(each)
-                    continue
-                if each.max_write_buffer and each.is_over_limit(<size_t>view.len):
+                elif is_data and each.is_over_limit(<size_t>view.len):
                     overflowed.append(each)
                     if each.overflow_policy != OVERFLOW_RAISE:
                         each.overflow(<size_t>view.len)
-                    continue
-            try:
-                sent += send_to(each, first, &view, message, compress, plain, deflated)
+                else:
+                    send_to(each, first, &view, message, compress, plain, deflated)
+                    sent += 1
             except OSError as exc:
                 each.logger.log(PICOWS_DEBUG_LL, "writing failed: %s", exc)
                 closed.append(each)

@@ -5,6 +5,11 @@ from picows.wire.deflate cimport Deflater
 from picows.wire.frame cimport WSMsgType
 
 
+cdef inline size_t largest_frame(size_t size) noexcept nogil:
+    """Header, and more than zlib makes of `size` bytes in the worst case."""
+    return size + size // 4 + 64
+
+
 cdef class Outbound(Writer):
     cdef:
         bint masked
@@ -35,6 +40,9 @@ cdef class Outbound(Writer):
     ) except -1
     cdef int send_reused(self, unsigned char first, char* payload, size_t size) except -1
 
+    cdef int send_compressible(
+        self, unsigned char first, const char* payload, size_t size, object owner, object compress
+    ) except -1
     cdef int send_frame(
         self, unsigned char first, const char* payload, size_t size, object owner
     ) except -1

@@ -131,8 +131,6 @@ cdef class Outbound(Writer):
             check_data_frame(<int>msg_type, <size_t>(size - msg_offset), fin)
         if self.deflate_agreed:
             self.check_reuse(msg_type, rsv1 or rsv2 or rsv3)
-        if self.refuses(msg_type_object(msg_type).name):
-            return False
         # Exported, so that nobody resizes it while a write lets other threads run.
         PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
         try:
@@ -157,8 +155,6 @@ cdef class Outbound(Writer):
             check_data_frame(<int>msg_type, <size_t>msg_size, fin)
         if self.deflate_agreed:
             self.check_reuse(msg_type, rsv1 or rsv2 or rsv3)
-        if self.refuses(msg_type_object(msg_type).name):
-            return 0
         return self.send_reused(
             first_byte(<unsigned int>msg_type, fin, rsv1, rsv2, rsv3), msg_ptr, <size_t>msg_size
         )
@@ -267,8 +263,6 @@ cdef class Outbound(Writer):
             const char* payload = NULL
             Py_ssize_t size = 0
             unsigned char first = first_byte(<unsigned int>msg_type, fin, False, False, False)
-            size_t deflated
-            Block out
         if isinstance(message, str):
             payload = PyUnicode_AsUTF8AndSize(message, &size)
             PyBuffer_FillInfo(&view, message, <void*>payload, size, 1, PyBUF_SIMPLE)
@@ -282,41 +276,50 @@ cdef class Outbound(Writer):
             )
         try:
             # Ahead of compressing: pause_writing may send as well, and what leaves first has to be
-            # compressed first. That is more than zlib makes of `size` bytes in the worst case.
-            self.make_room(<size_t>view.len + <size_t>view.len / 4 + 64)
+            # compressed first.
+            self.make_room(largest_frame(<size_t>view.len))
             if self.refuses("frame"):
                 return 0
             if self.max_write_buffer and not self.admits(first, <size_t>view.len):
                 return 0
             self.in_message = not fin
-            # A message is compressed as a whole, or not at all.
-            if msg_type != CONTINUATION:
-                self.deflating = (
-                    bool(compress) if compress is not None
-                    else not fin or <size_t>view.len >= self.deflate_from
-                )
-            if not self.deflating:
-                self.send_frame(first, <const char*>view.buf, <size_t>view.len, message)
-                return 1
-            if msg_type != CONTINUATION:
-                first |= 0x40
-            self.deflating = not fin
-            out = self.state.take_body(SMALL_OUTPUT)
-            try:
-                deflated = self.deflater.deflate(
-                    out, <const char*>view.buf, <size_t>view.len, fin
-                )
-                # From memory that is ours until it is sent.
-                self.send_frame(first, out.data, deflated, None)
-            except BaseException:
-                # The peer would inflate what follows with another window.
-                if not self.aborted:
-                    self._lose()
-                raise
-            self.state.give_back_body(out)
+            self.send_compressible(
+                first, <const char*>view.buf, <size_t>view.len, message, compress
+            )
             return 1
         finally:
             PyBuffer_Release(&view)
+
+    cdef int send_compressible(
+        self, unsigned char first, const char* payload, size_t size, object owner, object compress
+    ) except -1:
+        """Send a data frame, compressed or as it is. There is room for it in the outbox."""
+        cdef:
+            bint fin = first >= 0x80
+            size_t deflated
+            Block out
+        # A message is compressed as a whole, or not at all.
+        if first & 0x0F != CONTINUATION:
+            self.deflating = (
+                bool(compress) if compress is not None else not fin or size >= self.deflate_from
+            )
+        if not self.deflating:
+            return self.send_frame(first, payload, size, owner)
+        if first & 0x0F != CONTINUATION:
+            first |= 0x40
+        self.deflating = not fin
+        out = self.state.take_body(SMALL_OUTPUT)
+        try:
+            deflated = self.deflater.deflate(out, payload, size, fin)
+            # From memory that is ours until it is sent.
+            self.send_frame(first, out.data, deflated, None)
+        except BaseException:
+            # The peer would inflate what follows with another window.
+            if not self.aborted:
+                self._lose()
+            raise
+        self.state.give_back_body(out)
+        return 0
 
     cdef int send_message(self, unsigned char first, object message, bint is_control) except -1:
         """Send a frame with `message` (bytes-like, str, None) as its payload."""
@@ -338,6 +341,8 @@ cdef class Outbound(Writer):
             try:
                 if is_control:
                     check_data_frame(first & 0x0F, <size_t>view.len, True)
+                if self.gathered_size:
+                    self.make_room(largest_frame(<size_t>view.len))
                 if self.refuses("frame"):
                     return 0
                 if not is_control:
@@ -350,6 +355,9 @@ cdef class Outbound(Writer):
             return 1
         if is_control:
             check_data_frame(first & 0x0F, <size_t>size, True)
+        if self.gathered_size:
+            # Ahead of the rules: a callback of that may end the connection.
+            self.make_room(largest_frame(<size_t>size))
         if not self.sendable and self.refuses("frame"):
             return 0
         if not is_control:
@@ -361,6 +369,10 @@ cdef class Outbound(Writer):
 
     cdef int send_reused(self, unsigned char first, char* payload, size_t size) except -1:
         """Send a frame from memory that may be overwritten, also in front of the payload."""
+        if self.gathered_size:
+            self.make_room(largest_frame(size))
+        if self.refuses(msg_type_object(<WSMsgType>(first & 0x0F)).name):
+            return 0
         if first & 0x0F <= BINARY:
             if self.max_write_buffer and not self.admits(first, size):
                 return 0
