@@ -670,6 +670,8 @@ def test_pause_writing_sends_in_the_middle_of_a_broadcast(
             transport.send(WSMsgType.BINARY, octets(60_000))
         for payload in payloads:
             assert broadcast([transport], WSMsgType.BINARY, payload) == all_sent(1)
+            # What pause_writing has sent is in our window, and no longer close by in the peer's.
+            transport.send(WSMsgType.BINARY, own)
 
     def write_and_pause(data: bytes) -> None:
         write(data)
@@ -677,6 +679,7 @@ def test_pause_writing_sends_in_the_middle_of_a_broadcast(
             connection.connection.pause_writing()
 
     payloads = [octets(20_000), text[:5000], octets(64_000), octets(65_000), text, text[:300]]
+    own = text[:2500]
     listener = Pausing(tell)
     with Detached(side, listener, agreed(), coalesce_writes=True) as connection:
         write = connection.below.write
@@ -684,11 +687,13 @@ def test_pause_writing_sends_in_the_middle_of_a_broadcast(
         connection.feed(frame_to(side, TEXT, b"1") + (frame_to(side, TEXT, b"2") if first else b""))
         sent = [payload for _, payload in Inflating().messages(connection.sent())]
         rounds = len(listener.delivered)
-        ours = ([octets(60_000)] * bool(first) + payloads) * rounds
+        ours = [octets(60_000)] * bool(first)
+        ours += [each for payload in payloads for each in (payload, own)]
+        ours *= rounds
         assert calls
         assert sorted(sent) == sorted(ours + calls)
-        own = [each for each in sent if each not in calls]
-        assert own == [each for each in ours if each not in calls]
+        rest = [each for each in sent if each not in calls]
+        assert rest == [each for each in ours if each not in calls]
 
 
 @pytest.mark.parametrize("side", ["server", "client"])

@@ -142,6 +142,17 @@ def test_the_end_ends_it(inside: bool, how: str) -> None:
         assert listener.disconnected == 1
 
 
+def test_it_does_not_poll_for_the_end_of_a_graceful_disconnect() -> None:
+    """Which takes as long as the peer lets it."""
+    with polling(LONG) as connection:
+        read(connection, FRAME)
+        close, connection.below.close = connection.below.close, lambda: None  # type: ignore[method-assign]
+        connection.transport.disconnect()
+        steps(connection, 2)
+        assert not connection.loop.ready
+        connection.below.close = close  # type: ignore[method-assign]
+
+
 def test_a_violation_ends_it() -> None:
     with polling(LONG) as connection:
         read(connection, FRAME)
