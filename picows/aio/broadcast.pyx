@@ -92,11 +92,9 @@ cdef int send_to(
         compress if compress is not None else size >= each.deflate_from
     ):
         frame = deflated_frame(each, deflated, first, <const char*>view.buf, size)
-        # Before and after: pause_writing may send ahead of the frame, or behind it.
+        # Ahead of sending it: pause_writing may send something behind it.
         each.deflater.forget()
-        each.send_built(frame, first | 0x40, size)
-        each.deflater.forget()
-        return 0
+        return each.send_built(frame, first | 0x40, size)
     if not plain:
         plain.append(built_frame(first, <const char*>view.buf, size))
     return each.send_built(plain[0], first, size)

@@ -114,6 +114,7 @@ cdef class Connection(Inbound, BufferedProtocol):
         self.underlying = transport
         self.state.connections += 1
         self.secure = transport.get_extra_info("sslcontext") is not None
+        self.receiver.reads_whole = self.secure and not self.transport_copies
         sock = transport.get_extra_info("socket")
         if sock is not None:
             tune_socket(sock)

@@ -105,6 +105,7 @@ def check_port(name: str, value: object) -> int:
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     """One of a few words."""
+    check_text(name, value)
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
     return str(value)

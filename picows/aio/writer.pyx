@@ -81,9 +81,9 @@ cdef class Writer(WSTransport):
         self.is_dropping = False
         if not self.is_over_limit(size):
             return True
+        self.is_dropping = not fin
         if self.overflow_policy == OVERFLOW_RAISE:
             raise WSWriteBufferFullError(self.bytes_waiting(), size, self.max_write_buffer)
-        self.is_dropping = not fin
         self.overflow(size)
         return False
 

@@ -61,6 +61,8 @@ cdef class Receiver:
         size_t max_frame_size
         size_t first_capacity
         bint expect_masked
+        # A read never fills its buffer: see get_buffer.
+        bint reads_whole
 
         # Received and not yet parsed, in memory of the connection: own.data[own_start:own_end].
         Block own
@@ -97,6 +99,7 @@ cdef class Receiver:
     cdef bytes take_raw(self, Py_ssize_t nbytes)
     cdef int received(self, Py_ssize_t nbytes, bint hold) except -1
     cdef int append(self, const char* data, size_t size) except -1
+    cdef int extend(self, const char* data, size_t size) except -1
     cdef int prepend(self, const char* data, size_t size) except -1
     cdef int begin_held(self) noexcept
     cdef Frame take_frame(self)

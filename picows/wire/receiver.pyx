@@ -200,12 +200,18 @@ cdef class Receiver:
     # Reading
 
     cdef object get_buffer(self):
-        """Where the next read goes: a writable memoryview."""
+        """
+        Where the next read goes: a writable memoryview.
+
+        With `reads_whole` of READ_SIZE bytes always. The TLS of asyncio and uvloop decrypts less
+        than that at a time; where it fills the buffer, it goes on in the next iteration of the
+        loop, and when the end of the connection comes first, the rest is lost.
+        """
         cdef:
             BufferPool pool = self.pool
             Block block
             size_t capacity
-        if self.frame_size:
+        if self.frame_size and not self.reads_whole:
             block = self.own
             if self.own_end == block.capacity:
                 capacity = min(self.own_start + self.frame_size, 2 * block.capacity)
@@ -223,10 +229,16 @@ cdef class Receiver:
             )
         if pool.shared_busy:
             self.target = TARGET_PRIVATE
-            self.private = new_block(FRONT_SIZE + PRIVATE_READ_SIZE)
-            return self.private.open_window(FRONT_SIZE, PRIVATE_READ_SIZE)
+            capacity = READ_SIZE if self.reads_whole else PRIVATE_READ_SIZE
+            self.private = new_block(FRONT_SIZE + capacity)
+            return self.private.open_window(FRONT_SIZE, capacity)
         pool.shared_reader = <void*>self
-        if self.expect_large and self.own is None and pool.warm is not None:
+        if (
+            self.expect_large
+            and self.own is None
+            and pool.warm is not None
+            and not self.reads_whole
+        ):
             self.target = TARGET_WARM
             return pool.warm.open_window(0, pool.warm.capacity)
         if pool.shared is None:
@@ -274,10 +286,14 @@ cdef class Receiver:
             Block block = self._take_target(nbytes)
             char* data = block.window
             size_t rest
-        self.clock.time = 0
-        if self.clock.is_wanted or hold:
-            # With `hold` it would be taken when the frames are delivered.
+        if hold or self.batch is not None:
+            # Of frames that wait already it is the first read's. It is taken now, since asking
+            # comes with the delivery.
             self.time_of_read()
+        else:
+            self.clock.time = 0
+            if self.clock.is_wanted:
+                self.time_of_read()
         if block is self.own:
             self.own_end += <size_t>nbytes
             if self.own_end - self.own_start < self.frame_size:
@@ -289,6 +305,8 @@ cdef class Receiver:
             return 0
         if self.own is not None:
             rest = self.own_end - self.own_start
+            if self.frame_size and self.reads_whole:
+                return self.extend(data, <size_t>nbytes)
             if self.frame_size or rest > <size_t>(data - block.data):
                 self.append(data, <size_t>nbytes)
                 return self.begin_held()
@@ -303,6 +321,30 @@ cdef class Receiver:
         if block is self.pool.shared:
             self.pool.shared_busy = True
         return 1
+
+    cdef int extend(self, const char* data, size_t size) except -1:
+        """
+        More of the frame that is received into memory of the connection, and perhaps of what
+        follows it, was read elsewhere. Returns 1 when a batch is open.
+        """
+        cdef:
+            Block block = self.own
+            size_t capacity
+        if size > block.capacity - self.own_end:
+            capacity = max(
+                self.own_end + size, min(self.own_start + self.frame_size, 2 * block.capacity)
+            )
+            if block.exports == 0 and not block.pinned:
+                block.grow(self.own_end, capacity)
+            else:
+                block = new_block(capacity)
+                memcpy(block.data, self.own.data, self.own_end)
+                self.own = block
+        memcpy(block.data + self.own_end, data, size)
+        self.own_end += size
+        if self.own_end - self.own_start < self.frame_size:
+            return 0
+        return self.begin_held()
 
     cdef int append(self, const char* data, size_t size) except -1:
         """Queue bytes behind those that wait. Rare, so it copies into a block that just fits."""
@@ -578,10 +620,13 @@ cdef class Receiver:
         """
         Close the batch. With `hold` all that is left waits as it is; otherwise it is half a frame.
         """
+        if hold:
+            self.time_of_read()
+        else:
+            # What is left is no frame yet.
+            self.clock.time = 0
         try:
             if self.pos < self.end:
-                if hold:
-                    self.time_of_read()
                 if hold or self.own is not None:
                     self._hold()
                 else:

@@ -799,3 +799,29 @@ async def test_the_suite_sees_unread_bytes():
         assert unread_bytes(two) == 3
         assert two.recv(2) == b"ab"
         assert unread_bytes(two) == 1
+
+
+# -- the end right behind the last bytes -----------------------------------------------------------
+
+
+@pytest.mark.net(tls=(True,))
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("size", [70_000, 300_000])
+async def test_what_comes_ahead_of_the_end_is_delivered(net, side, size):
+    """
+    A peer that ends TCP without ending TLS. The loops' own TLS drops what it has not handed over by
+    then, and it stops handing over where a read has filled its buffer.
+    """
+    payload = octets(size)
+    for _ in range(15):
+        listener = Recorder()
+        async with connected(net, side, listener) as peer:
+            stream = frame_to(side, BINARY, payload) + frame_to(side, TEXT, b"x") * 1000
+
+            def send_and_end(peer=peer, stream=stream):
+                peer.send(stream)
+                peer.end_sending()
+
+            await in_thread(send_and_end)
+            await listener.until_gone()
+            assert listener.payloads == [payload] + [b"x"] * 1000

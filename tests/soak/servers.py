@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LIMIT = 60 * loops.TIME_FACTOR
 # What an auto ping of ours gives a peer that lives, and one that may be dead.
 PATIENT = {"auto_ping_idle_timeout": 0.5, "auto_ping_reply_timeout": 20 * loops.TIME_FACTOR}
-IMPATIENT = {"auto_ping_idle_timeout": 0.4, "auto_ping_reply_timeout": 2.0}
+IMPATIENT = {"auto_ping_idle_timeout": 0.4, "auto_ping_reply_timeout": 4.0}
 HANDSHAKE_TIMEOUT = 12 * loops.TIME_FACTOR
 
 # TLS and transports; who stays silent is thrown out by the impatient ones.
