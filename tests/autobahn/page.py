@@ -8,11 +8,23 @@ results.
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autobahn.run import KINDS, OURS, RESULTS, ROOT, SEPARATOR, THEIRS, Run, Verdict, load_expected
+from autobahn.run import (
+    KINDS,
+    OURS,
+    RESULTS,
+    ROOT,
+    SEPARATOR,
+    SIDES,
+    THEIRS,
+    Run,
+    Verdict,
+    load_expected,
+)
 
 TABLES = ROOT / "docs" / "conformance_tables.txt"
 
@@ -89,24 +101,26 @@ def tables(kept: dict[Run, Kept]) -> str:
 
 
 def totals(kept: dict[Run, Kept]) -> list[str]:
-    rows = [["Implementation", "Loop", "Side", *KINDS]]
-    for run in OURS + THEIRS:
-        found = kept.get(run)
-        counts = list(map(str, found.count().values())) if found else ["not run"]
-        rows.append([IMPLEMENTATIONS[run.api], run.loop, run.side, *counts])
+    rows = [["Implementation", *SIDES]]
+    for api, loop in dict.fromkeys((run.api, run.loop) for run in OURS + THEIRS):
+        runs = [Run(api, loop, side) for side in SIDES]
+        title = IMPLEMENTATIONS[api] if runs[0].is_peer else f"{IMPLEMENTATIONS[api]}, {loop}"
+        rows.append([title, *(cell(kept.get(run)) for run in runs)])
     return list_table(rows)
 
 
 def by_section(runs: list[Run], kept: dict[Run, Kept]) -> list[str]:
     rows = [["Section", *(label(run, runs) for run in runs)]]
     for section, title in SECTIONS.items():
-        cells = []
-        for run in runs:
-            counts = kept[run].count(section) if run in kept else {}
-            parts = [f"{count} {kind}" for kind, count in counts.items() if count]
-            cells.append(", ".join(parts) or "not run")
-        rows.append([f"{section} {title}", *cells])
+        rows.append([f"{section} {title}", *(cell(kept.get(run), section) for run in runs)])
     return list_table(rows)
+
+
+def cell(found: Kept | None, section: str | None = None) -> str:
+    if found is None:
+        return "not run"
+    counts = found.count(section)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 
 
 def label(run: Run, runs: list[Run]) -> str:
@@ -140,29 +154,35 @@ def words_for(verdict: Verdict) -> str:
 
 
 def listing(cases: list[str]) -> str:
-    """The cases; "13.*" where they are all of that section, "13.2.*" for all of a part of it."""
-    words: list[str] = []
-    left = list(cases)
-    while left:
-        parts = left[0].split(".")
-        for depth in range(1, len(parts) + 1):
-            prefix = ".".join(parts[:depth])
-            whole = [case for case in ALL if f"{case}.".startswith(f"{prefix}.")]
-            if set(whole) <= set(left):
-                words.append(prefix if depth == len(parts) else f"{prefix}.*")
-                left = [case for case in left if case not in whole]
-                break
+    """In the suite's order: "13.*", "13.2.*", "6.4.1 to 6.4.3", "7.1.5"."""
+    words = []
+    left = set(cases)
+    for case in cases:
+        if case in left:
+            word, covered = widest(case, left)
+            words.append(word)
+            left.difference_update(covered)
     return ", ".join(words)
 
 
+def widest(case: str, left: set[str]) -> tuple[str, list[str]]:
+    """The word for this case, and for as many that follow it, and these."""
+    parts = case.split(".")
+    for depth in range(1, len(parts)):
+        prefix = ".".join(parts[:depth])
+        whole = cases_of(prefix)
+        if len(whole) > 1 and left.issuperset(whole):
+            return f"{prefix}.*", whole
+    parent, _, number = case.rpartition(".")
+    following = (f"{parent}.{n}" for n in itertools.count(int(number)))
+    row = list(itertools.takewhile(left.__contains__, following))
+    return (f"{row[0]} to {row[-1]}", row) if len(row) > 2 else (case, [case])
+
+
 def list_table(rows: list[list[str]]) -> list[str]:
-    width = len(rows[0])
     lines = [".. list-table::", "   :header-rows: 1", ""]
-    for row in rows:
-        cells = [*row, *[""] * (width - len(row))]
-        lines += [
-            f"   {'* -' if at == 0 else '  -'} {cell}".rstrip() for at, cell in enumerate(cells)
-        ]
+    for first, *others in rows:
+        lines += [f"   * - {first}", *(f"     - {other}" for other in others)]
     return lines
 
 
