@@ -156,7 +156,10 @@ class Suite:
             self._fuzz_server(run, cases, folder, way)
         else:
             self._fuzz_client(run, cases, folder, way)
-        index: dict[str, Any] = json.loads((folder / "index.json").read_text())
+        report = folder / "index.json"
+        if not report.exists():
+            raise Broken(f"has no report: see {folder}/wstest.log")
+        index: dict[str, Any] = json.loads(report.read_text())
         found: dict[str, dict[str, Any]] = index[run.name]
         return found
 
