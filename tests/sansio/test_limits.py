@@ -183,6 +183,26 @@ def test_the_extension_says_it_otherwise(side, assembled):
     assert received(connection, data) == [TextMessage("x" * 1000)]
 
 
+@SIDES
+@ASSEMBLED
+@pytest.mark.parametrize("which", ["max_inflated_size", "max_message_size"])
+def test_line_26_fragments_and_a_remaining_budget_of_nothing(side, assembled, which):
+    """At the limit and beyond it, in fragments of which the last may find nothing left."""
+    for rest, fits in ((b"", True), (b"x", False), (bytes(10_000_000), False)):
+        connection = open_side(
+            side, PerMessageDeflate(), assemble_messages=assembled, **{which: 5000}
+        )
+        one, two = PeerDeflater(level=9).pieces([b"a" * 5000, rest])
+        data = frame_to(side, BINARY, one, fin=False, rsv=4) + frame_to(side, CONTINUATION, two)
+        # The next message has the whole of it again.
+        data += frame_to(side, BINARY, PeerDeflater().message(b"b" * 5000), rsv=4)
+        events = received(connection, data)
+        if not fits:
+            events = fails(events, 1009, "5000 bytes")
+        told = b"".join(event.data for event in events)
+        assert told == (b"a" * 5000 + b"b" * 5000 if fits else b"" if assembled else b"a" * 5000)
+
+
 @linux_only
 @SIDES
 @ASSEMBLED
