@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autobahn.run import (
+    HERE,
     KINDS,
     OURS,
     RESULTS,
-    ROOT,
     SEPARATOR,
     SIDES,
     THEIRS,
@@ -26,7 +26,7 @@ from autobahn.run import (
     load_expected,
 )
 
-TABLES = ROOT / "docs" / "conformance_tables.txt"
+TABLES = HERE / "tables.rst"
 
 IMPLEMENTATIONS = {
     "message": "picows, message mode",
