@@ -10,6 +10,10 @@ missing case too, or a testee that prints an error makes the exit code 1. Of a p
 expected. build/autobahn/ gets summary.txt, and for each run a folder with the suite's own reports
 (index.html) and what the processes printed.
 
+All 517 cases take some nine minutes of one processor, nearly all of them for 12.* and 13.*
+(compression), and there for wstest itself. It waits for the testee and the testee for it, so that
+one run is not made faster; but as many go at a time as there are processors (`--jobs`).
+
 A run of all 517 cases is kept in results/, which is committed; page.py makes the tables of
 docs/conformance.rst of it. `--cases quick` is what test_replay.py replays in CI, where there is no
 suite: it needs a Python 2.7, which Debian does not have any more. record.py makes the recording.
