@@ -104,8 +104,12 @@ fuzz: build  ## each target in tests/fuzz for FUZZ_TIME seconds (default 60); ne
 	touch $@
 
 .PHONY: autobahn
-autobahn: build .venv-autobahn/.made  ## the Autobahn TestSuite (AUTOBAHN_CASES="1.* 6.4.1" or quick); needs Python 2.7
+autobahn: build peers .venv-autobahn/.made  ## the Autobahn TestSuite (AUTOBAHN_CASES="1.* 6.4.1" or quick); needs Python 2.7
 	cd tests && $(CURDIR)/$(BIN)/python -m autobahn.run --cases "$(AUTOBAHN_CASES)" $(AUTOBAHN_ARGS)
+
+.PHONY: conformance
+conformance: build  ## the tables of docs/conformance.rst, from the runs of `make autobahn`
+	cd tests && $(CURDIR)/$(BIN)/python -m autobahn.page
 
 .PHONY: soak
 soak: build  ## 500 connections on each loop, good and bad, for SOAK_TIME seconds (default 600)

@@ -44,7 +44,11 @@ import loops
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
 # Pages of docs/ are made of these; they hold no Python.
-INCLUDED = [ROOT / "CHANGELOG.rst", ROOT / "CONTRIBUTING.rst"]
+INCLUDED = [
+    ROOT / "CHANGELOG.rst",
+    ROOT / "CONTRIBUTING.rst",
+    ROOT / "tests" / "autobahn" / "tables.rst",
+]
 TUTORIAL = ROOT / "docs" / "tutorial.rst"
 
 # What a reader would take for a port of a WebSocket server or of a proxy.

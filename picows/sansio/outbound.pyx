@@ -147,8 +147,11 @@ cdef class Outbound:
         cdef:
             bint starts = opcode < CLOSE and self.message == CONTINUATION
             unsigned char first
-        if opcode < CLOSE and not starts:
-            opcode = CONTINUATION
+        if opcode < CLOSE:
+            if self.broken:
+                raise RuntimeError("a message that failed to be compressed ends the connection")
+            if not starts:
+                opcode = CONTINUATION
         if self.hooks is not None:
             return self._run_hooks(
                 opcode, PyBytes_FromStringAndSize(payload, <Py_ssize_t>size), fin
@@ -173,11 +176,8 @@ cdef class Outbound:
             size_t used
             bytes frame
         # zlib works without the GIL on much at a time, and on one thing at a time.
-        if self.busy or self.broken:
-            raise RuntimeError(
-                "a message that failed to be compressed ends the connection" if self.broken
-                else "a connection is sent on by one thread at a time"
-            )
+        if self.busy:
+            raise RuntimeError("a connection is sent on by one thread at a time")
         self.busy = True
         out = _pool.take_body(FIRST_BODY)
         try:
@@ -214,11 +214,17 @@ cdef class Outbound:
         word = Opcode(opcode)
         rsv = RsvBits(False, False, False)
         data = payload
-        for extension in reversed(self.hooks):
-            rsv, data = extension.frame_outbound(self.proto, word, rsv, data, fin)
-        payload = bytes(memoryview(data))
-        return self._build(
-            first_byte(opcode, fin, rsv[0], rsv[1], rsv[2]),
-            PyBytes_AS_STRING(payload),
-            <size_t>PyBytes_GET_SIZE(payload),
-        )
+        try:
+            for extension in reversed(self.hooks):
+                rsv, data = extension.frame_outbound(self.proto, word, rsv, data, fin)
+            made = bytes(memoryview(data))
+            return self._build(
+                first_byte(opcode, fin, rsv[0], rsv[1], rsv[2]),
+                PyBytes_AS_STRING(made),
+                <size_t>PyBytes_GET_SIZE(made),
+            )
+        except BaseException:
+            # One of them has made something of it, which the other side's half will never see.
+            if opcode < CLOSE and data is not payload:
+                self.broken = True
+            raise

@@ -25,6 +25,8 @@ from aio.traffic import frame_to
 
 from picows import PerMessageDeflate, WSFrame, WSListener, WSTransport
 from picows.handshake.deflate import DeflateAgreement
+from picows.sansio.connection import SERVER, Connection
+from picows.sansio.events import CloseConnection
 from raw_peer import BINARY, CLOSE, CONTINUATION
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -195,6 +197,20 @@ def declared(length: int) -> float:
     return (resident() - before) / 1000
 
 
+def bomb_frames(size: int, count: int) -> list[bytes]:
+    """To a server of ours."""
+    return [
+        frame_to(
+            "server",
+            CONTINUATION if number else BINARY,
+            payload,
+            fin=number == count - 1,
+            rsv=0 if number else 4,
+        )
+        for number, payload in enumerate(bomb(size, count))
+    ]
+
+
 def explode(
     limit: int, size: int, count: int, mode: str
 ) -> tuple[int, int | None, int, int, int | None]:
@@ -213,18 +229,7 @@ def explode(
     # So that zlib's window, 32 KiB, is there as well as the read buffer.
     connection.feed(frame_to("server", BINARY, PeerDeflater().message(far(limit // 2)), rsv=4))
     # That one began with a window of its own, and so does the bomb.
-    payloads = bomb(size, count)
-    frames = [
-        frame_to(
-            "server",
-            CONTINUATION if number else BINARY,
-            payload,
-            fin=number == count - 1,
-            rsv=0 if number else 4,
-        )
-        for number, payload in enumerate(payloads)
-    ]
-    del payloads
+    frames = bomb_frames(size, count)
     listener.sizes.clear()
     before = resident()
     peak = Peak()
@@ -232,6 +237,30 @@ def explode(
         connection.feed(frame)
     refused = None if at_violation.bytes is None else at_violation.bytes - before
     return peak.more(), refused, len(listener.sizes), sum(listener.sizes), connection.close_code
+
+
+def explode_sansio(limit: int, size: int, count: int, assembled: bool) -> tuple[int, int, int]:
+    """
+    The same without I/O: what it takes at most, in bytes more than before; how many bytes were
+    told, none of which is kept; the code of the failure.
+    """
+    deflate = PerMessageDeflate()
+    assert deflate.accept("permessage-deflate") is not None
+    connection = Connection(SERVER, [deflate], max_inflated_size=limit, assemble_messages=assembled)
+    connection.receive_data(
+        frame_to("server", BINARY, PeerDeflater().message(far(limit // 2)), rsv=4)
+    )
+    assert sum(len(event.data) for event in connection.events()) == limit // 2
+    frames = bomb_frames(size, count)
+    peak = Peak()
+    told = 0
+    for frame in frames:
+        connection.receive_data(frame)
+        for event in connection.events():
+            if isinstance(event, CloseConnection):
+                return peak.more(), told, event.code
+            told += len(event.data)
+    raise AssertionError("it went off")
 
 
 def lazy(bits: int) -> list[float]:

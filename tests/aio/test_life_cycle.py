@@ -993,7 +993,7 @@ REFUSED_CLOSES: list[tuple[tuple[Any, ...], type[Exception]]] = [
 
 @both_sides
 @pytest.mark.net(loops=("asyncio",), tls=(False,), aiofastnet=(None,))
-async def test_refused_closes_and_control_frames_send_nothing(net: Any, side: str) -> None:
+async def test_line_21_refused_closes_and_control_frames_send_nothing(net: Any, side: str) -> None:
     listener = Recorder()
     async with connection(net, side, listener) as (transport, far):
         for arguments, error in REFUSED_CLOSES:

@@ -5,7 +5,9 @@
 
 The server prints "listening on ws://127.0.0.1:PORT" and echoes until SIGTERM. The client goes
 through all cases of a fuzzing server and lets it write its reports under NAME. An api is a module
-<api>_api.py beside this one, with serve() and converse(url); see message_api.py.
+<api>_api.py beside this one, with serve(), converse(url) and ask(url); see message_api.py. Those
+of PEERS are made of other packages and run by the Python of .venv-peers, where `picows` is not
+ours: this file needs none of them.
 """
 
 from __future__ import annotations
@@ -19,34 +21,12 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import quote
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
-
 APIS = ("message", "sansio")
+PEERS = ("websockets", "aiohttp", "pypi_picows")
 LOOPS = ("asyncio", "uvloop")
 
 # Seconds for one case. The slowest sends a thousand messages of 128 KiB.
 CASE_LIMIT = 300
-
-
-class Ask(WSListener):
-    """Takes what the fuzzing server says of itself; it closes the connection then."""
-
-    def __init__(self) -> None:
-        self.answer = b""
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-        else:
-            self.answer = frame.get_payload_as_bytes()
-
-
-async def ask(url: str) -> bytes:
-    transport, listener = await ws_connect(Ask, url)
-    assert isinstance(listener, Ask)
-    await transport.wait_disconnected()
-    return listener.answer
 
 
 async def serve(api: Any) -> None:
@@ -60,7 +40,7 @@ async def serve(api: Any) -> None:
 
 
 async def go_through_cases(api: Any, url: str, name: str) -> None:
-    count = int(await ask(f"{url}/getCaseCount"))
+    count = int(await api.ask(f"{url}/getCaseCount"))
     for number in range(1, count + 1):
         case = f"{url}/runCase?case={number}&agent={quote(name)}"
         try:
@@ -69,13 +49,13 @@ async def go_through_cases(api: Any, url: str, name: str) -> None:
             # The others are worth to be seen too; the report will miss this one, or call it failed.
             print(f"case {number} of {count}:", file=sys.stderr)
             traceback.print_exc()
-    await ask(f"{url}/updateReports?agent={quote(name)}")
+    await api.ask(f"{url}/updateReports?agent={quote(name)}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="a testee of the Autobahn TestSuite")
     parser.add_argument("side", choices=["server", "client"])
-    parser.add_argument("--api", choices=APIS, required=True)
+    parser.add_argument("--api", choices=APIS + PEERS, required=True)
     parser.add_argument("--loop", choices=LOOPS, required=True)
     parser.add_argument("--url", help="the client's fuzzing server")
     parser.add_argument("--name", help="the client's name in the reports")

@@ -57,3 +57,25 @@ async def converse(url: str) -> None:
     transport, _ = await ws_connect(Echo, url, **options())
     with contextlib.suppress(WSError):  # a violation found here: what most cases are for
         await transport.wait_disconnected()
+
+
+class Ask(WSListener):
+    """Takes what the fuzzing server says of itself; it closes the connection then."""
+
+    def __init__(self) -> None:
+        self.answer = ""
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code(), frame.get_close_message())
+            transport.disconnect()
+        else:
+            self.answer = frame.get_payload_as_utf8_text()
+
+
+async def ask(url: str) -> str:
+    """What the fuzzing server answers; nothing, where it has only something to do."""
+    transport, listener = await ws_connect(Ask, url)
+    assert isinstance(listener, Ask)
+    await transport.wait_disconnected()
+    return listener.answer

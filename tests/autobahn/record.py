@@ -145,7 +145,7 @@ def main() -> int:
     args = parser.parse_args()
     suite = Suite(args.wstest.resolve(), args.reports.resolve(), 600)
     expected = load_expected(list(QUICK))
-    server, client = (record(suite, Run(side, "message", "asyncio"), expected) for side in SIDES)
+    server, client = (record(suite, Run("message", "asyncio", side), expected) for side in SIDES)
     recordings = []
     for case in sorted(server, key=case_key):
         # How much comes behind a violation is a matter of time.

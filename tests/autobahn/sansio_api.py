@@ -9,7 +9,7 @@ import asyncio
 from typing import Any
 from urllib.parse import urlsplit
 
-from autobahn.message_api import MOST_FRAGMENTS
+from autobahn.message_api import MOST_FRAGMENTS, ask
 
 from picows.sansio import CLIENT, SERVER, ConnectionState, WSConnection
 from picows.sansio.events import (
@@ -24,6 +24,8 @@ from picows.sansio.events import (
 )
 from picows.sansio.extensions import PerMessageDeflate
 from picows.sansio.utilities import RemoteProtocolError
+
+__all__ = ["ask", "converse", "serve"]
 
 
 class Echo(asyncio.Protocol):

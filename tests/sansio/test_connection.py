@@ -659,6 +659,37 @@ def test_compressed_messages(side):
 
 
 @SIDES
+def test_line_30_a_send_that_fails_leaves_the_compressor_where_it_was(side):
+    connection = open_side(side, extensions=agreed(side))
+    far = "server" if side == "client" else "client"
+    other = open_side(far, extensions=agreed(far))
+    begun = TextMessage("tick " * 50, message_finished=False)
+    for wrong, error in (
+        (Message("tock \ud800" * 50), UnicodeEncodeError),
+        (Message(memoryview(b"tock" * 50)[::2]), (BufferError, TypeError)),
+        (Message(3), TypeError),
+        (Ping(bytes(126)), ValueError),
+        (CloseConnection(1005, "tock"), LocalProtocolError),
+        (Request("host", "/"), LocalProtocolError),
+    ):
+        for before in (None, begun):
+            stream = connection.send(before) if before else b""
+            with pytest.raises(error):
+                connection.send(wrong)
+            if before:
+                with pytest.raises(TypeError, match="goes on with the same"):
+                    connection.send(BytesMessage(b"tock"))
+            stream += connection.send(TextMessage("tock " * 50))
+            assert stream[0] & 0x40
+            (events,) = received(other, stream)
+            told = "".join(event.data for event in events)
+            assert told == (before.data if before else "") + "tock " * 50
+    connection.send(CloseConnection(1000))
+    with pytest.raises(LocalProtocolError):
+        connection.send(TextMessage("tick"))
+
+
+@SIDES
 def test_compressed_pieces_are_told_as_they_inflate(side):
     data = frame_to(side, BINARY, PeerDeflater().message(bytes(range(256)) * 40), rsv=4)
     connection = open_side(side, extensions=agreed(side))

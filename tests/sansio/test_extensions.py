@@ -277,6 +277,37 @@ def test_what_an_extension_raises_when_sending():
         connection.send(BytesMessage(b"x"))
 
 
+@pytest.mark.parametrize("fin", [True, False])
+def test_line_30_what_was_compressed_and_not_sent_is_missing_to_the_peer(fin):
+    """An extension behind the compression fails: messages end, but not the closing handshake."""
+    failing = Answering()
+    connection = Connection(SERVER, [failing, *OURS.agreed("server", DEFLATE)])
+    assert connection.send(TextMessage("x" * 100))[0] == 0xC1
+    connection.send(Ping(b"x"))
+    failing.answers["outbound"] = KeyError("its own")
+    with pytest.raises(KeyError, match="its own"):
+        connection.send(TextMessage("x" * 100, message_finished=fin))
+    failing.answers.clear()
+    for message in (TextMessage("x" * 100), BytesMessage(b"y")):
+        with pytest.raises(RuntimeError, match="ends the connection"):
+            connection.send(message)
+    assert connection.send(Ping(b"x")) == b"\x89\x01x"
+    assert connection.send(CloseConnection(1011)) == b"\x88\x02\x03\xf3"
+
+
+def test_line_30_what_was_not_compressed_is_missing_to_nobody():
+    failing = Answering()
+    deflate = PerMessageDeflate(threshold=50)
+    assert deflate.accept(DEFLATE) is not None
+    connection = Connection(SERVER, [failing, deflate])
+    for event in (TextMessage("short"), Ping(b"x" * 100)):
+        failing.answers["outbound"] = KeyError("its own")
+        with pytest.raises(KeyError, match="its own"):
+            connection.send(event)
+        failing.answers.clear()
+        assert connection.send(TextMessage("x" * 100))[0] == 0xC1
+
+
 def test_what_extensions_make_is_bounded():
     connection = Connection(CLIENT, [Answering(payload=bytes(101))], max_message_size=100)
     connection.receive_data(encode_frame(BINARY, b"x"))
