@@ -217,6 +217,7 @@ def test_parse_head():
         (b"A", "no name and value"),
         (b": b", "no name and value"),
         (b":", "no name and value"),
+        (b":A: b", "no name and value"),
         (b"A: \x00", "control character"),
         (b"A: \x0b", "control character"),
         (b"A: \x1b[0m", "control character"),
