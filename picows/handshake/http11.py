@@ -72,6 +72,31 @@ _VERSION = b"HTTP/1.1"
 # Looked up without being folded first.
 _CONTENT_LENGTH = istr("Content-Length")
 
+# What nearly every opening handshake holds: a connection keeps its request, and names of its own
+# would be a quarter of what it takes while it is idle.
+_SHARED_NAMES = {
+    name: istr(name)
+    for name in (
+        "Accept-Encoding",
+        "Accept-Language",
+        "Cache-Control",
+        "Connection",
+        "Cookie",
+        "Date",
+        "Host",
+        "Origin",
+        "Pragma",
+        "Sec-WebSocket-Accept",
+        "Sec-WebSocket-Extensions",
+        "Sec-WebSocket-Key",
+        "Sec-WebSocket-Protocol",
+        "Sec-WebSocket-Version",
+        "Server",
+        "Upgrade",
+        "User-Agent",
+    )
+}
+
 # Framing is the library's: these come out of the body that is really sent.
 _FRAMING = frozenset({"transfer-encoding"})
 
@@ -317,9 +342,10 @@ def parse_head(head: bytes) -> tuple[str, CIMultiDict[str]]:
         if any(line.find(":") < 1 for line in text.split("\r\n")[1:-2]):
             raise MalformedMessage("a header line is no name and value")
         raise MalformedMessage("a header's name is no token, or its line is folded")
-    if " \r" in text or "\t\r" in text:
-        fields = [(name, value.rstrip(" \t")) for name, value in fields]
-    return text[: text.index("\r\n")], CIMultiDict(fields)
+    shared = _SHARED_NAMES.get
+    return text[: text.index("\r\n")], CIMultiDict(
+        [(shared(name, name), value.rstrip(" \t")) for name, value in fields]
+    )
 
 
 def content_length(headers: CIMultiDict[str]) -> int | None:

@@ -297,7 +297,9 @@ def _check_request(
     # A body would be read as the client's first frames.
     if _TRANSFER_ENCODING in headers or content_length(headers):
         raise MalformedMessage("the request has a body")
-    return WSUpgradeRequest(method.encode(), target.encode(), version.encode(), headers)
+    return WSUpgradeRequest(
+        b"GET" if method == "GET" else b"HEAD", target.encode(), b"HTTP/1.1", headers
+    )
 
 
 def _check_upgrade(request: WSUpgradeRequest) -> str:

@@ -246,6 +246,14 @@ def test_number_of_fields():
     assert caught.value.status == 431
 
 
+def test_names_that_nearly_every_request_holds_are_shared():
+    """Each of ten thousand idle connections keeps its request."""
+    head = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nSec-WebSocket-Key: k\r\n\r\n"
+    first, second = (list(parse_head(head)[1]) for _ in range(2))
+    assert first == ["Host", "Connection", "Sec-WebSocket-Key"]
+    assert all(name is other for name, other in zip(first, second, strict=True))
+
+
 def test_head_split_at_every_byte():
     data = HEAD + b"trailing"
     for cut in range(len(data) + 1):
