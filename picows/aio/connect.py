@@ -187,7 +187,7 @@ async def ws_connect(
     check_kwargs("ws_connect", kwargs, CONNECTION_KWARGS, _REFUSED_KWARGS)
     _check_combination(target, proxy, proxy_ssl_context, kwargs)
     headers = normalise_extra_headers(extra_headers)
-    ClientHandshake(target, headers, deflate=settings.deflate)
+    handshake = ClientHandshake(target, headers, max_redirects > 0, settings.deflate)
 
     loop = asyncio.get_running_loop()
     server_hostname = kwargs.pop("server_hostname", None)
@@ -207,9 +207,6 @@ async def ws_connect(
     try:
         async with deadline(timeout):
             while True:
-                handshake = ClientHandshake(
-                    target, headers, redirects < max_redirects, settings.deflate
-                )
                 upgrade = _ClientUpgrade(handshake, call_factory, settings, loop)
                 connection = Connection(loop, settings, upgrade, None)
                 connected = False
@@ -231,6 +228,9 @@ async def ws_connect(
                 redirects += 1
                 connection.abort()
                 await connection.wait_closed()
+                handshake = ClientHandshake(
+                    target, headers, redirects < max_redirects, settings.deflate
+                )
     except BaseException as exc:
         connection.abort()
         if connected:
@@ -315,6 +315,8 @@ def _factory_caller(factory: Any) -> CallFactory:
     to see.
     """
     check_callable("ws_listener_factory", factory)
+    if _is_plain_class(factory):
+        return lambda request, response: factory()
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
@@ -332,6 +334,17 @@ def _factory_caller(factory: Any) -> CallFactory:
     raise TypeError(
         "ws_listener_factory must take no argument or (request, response),"
         f" not {inspect.signature(factory)}"
+    )
+
+
+def _is_plain_class(factory: object) -> bool:
+    """Is it a subclass of WSListener that says nothing of how it is made? Most are."""
+    return (
+        type(factory) is type
+        and issubclass(factory, WSListener)
+        and factory.__init__ is object.__init__
+        and factory.__new__ is WSListener.__new__
+        and "__signature__" not in factory.__dict__
     )
 
 

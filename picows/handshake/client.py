@@ -57,6 +57,9 @@ __all__ = ["REDIRECTS", "ClientHandshake"]
 # RFC 9110 section 15.4: the others name no place to go on at, or no automatic one.
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
+# The enum's class looks its members up.
+_SWITCHING_PROTOCOLS = HTTPStatus.SWITCHING_PROTOCOLS
+
 _TARGET = re.compile(r"/[\x21-\x7e]*")
 
 # RFC 9112 section 4; the space behind the status may be missing along with the reason.
@@ -142,7 +145,7 @@ class ClientHandshake:
                 response = self._receive_head(data)
                 if response is None:
                     return None
-                if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+                if response.status == _SWITCHING_PROTOCOLS:
                     self._check_upgrade(response.headers)
                     return response
                 if self._follows_redirects and response.status in REDIRECTS:
@@ -177,7 +180,7 @@ class ClientHandshake:
             if match is None:
                 raise MalformedMessage("its first line is no HTTP/1 status line")
             status = as_status(int(match.group(2)))
-            if status == HTTPStatus.SWITCHING_PROTOCOLS or status >= 200:
+            if status == _SWITCHING_PROTOCOLS or status >= 200:
                 self._response = WSUpgradeResponse(
                     f"HTTP/1.{match.group(1)}".encode("ascii"), status, headers
                 )
@@ -314,6 +317,6 @@ def _make_headers(url: WSParsedURL, key: str, fields: list[tuple[str, str]]) -> 
         ]
     )
     request_headers.extend(headers)
-    for name, value in request_headers.items():
-        check_field(name, value)
+    # The others were checked, or are made here.
+    check_field("Host", host)
     return request_headers

@@ -145,4 +145,8 @@ def list_members(values: Iterable[str]) -> list[str]:
 
 def has_token(values: Iterable[str], token: str) -> bool:
     """Whether a list has this member, whatever its case; ``token`` is given in lower case."""
-    return any(member.lower() == token for member in list_members(values))
+    for value in values:
+        for member in value.lower().split(","):
+            if member.strip(" \t") == token:
+                return True
+    return False

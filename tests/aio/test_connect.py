@@ -448,6 +448,14 @@ class WithArguments(Listener):
         self.response = response
 
 
+class MadeOfArguments(WSListener):
+    """As WithArguments, in the other place where a class may ask for them."""
+
+    def __new__(cls, request: WSUpgradeRequest, response: WSUpgradeResponse) -> MadeOfArguments:
+        assert (request.path, response.status) == (b"/path?query=1", 101)
+        return super().__new__(cls)
+
+
 class WithDefaults(Listener):
     def __init__(self, name: str = "x", *more: int, key: int = 1, **rest: int) -> None:
         super().__init__()
@@ -467,6 +475,7 @@ def make_listener(request: WSUpgradeRequest, response: WSUpgradeResponse) -> Lis
         lambda: Listener(),
         WithDefaults,
         WithArguments,
+        MadeOfArguments,
         make_listener,
         lambda request, response: WithArguments(request, response),
         functools.partial(make_listener),

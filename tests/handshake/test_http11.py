@@ -217,6 +217,7 @@ def test_parse_head():
         (b"A", "no name and value"),
         (b": b", "no name and value"),
         (b":", "no name and value"),
+        (b":A: b", "no name and value"),
         (b"A: \x00", "control character"),
         (b"A: \x0b", "control character"),
         (b"A: \x1b[0m", "control character"),
@@ -243,6 +244,14 @@ def test_number_of_fields():
     with pytest.raises(MalformedMessage, match="128") as caught:
         parse_head(head + b"A: b\r\n\r\n")
     assert caught.value.status == 431
+
+
+def test_names_that_nearly_every_request_holds_are_shared():
+    """Each of ten thousand idle connections keeps its request."""
+    head = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nSec-WebSocket-Key: k\r\n\r\n"
+    first, second = (list(parse_head(head)[1]) for _ in range(2))
+    assert first == ["Host", "Connection", "Sec-WebSocket-Key"]
+    assert all(name is other for name, other in zip(first, second, strict=True))
 
 
 def test_head_split_at_every_byte():
