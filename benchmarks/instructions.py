@@ -34,10 +34,11 @@ PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 LIMIT = 0.03
-# The least counts: a timer that expires, or a pool that is filled again, is not in every interval.
+# The least counts: a timer that expires or a pool that is filled again is not in every interval.
 INTERVALS = 5
-# Where names lie in memory decides which of them share a slot of CPython's method cache: rarely that
-# is 2 % in one program and 0 % in the next. So what seems to have grown is counted in other layouts.
+# Seldom (in 1 of 40 counts) echo on asyncio takes 2 % more in every interval of a process; probably
+# two names share a slot of CPython's method cache, which depends on where they lie in memory. So
+# what seems to have grown is counted again in other layouts.
 LAYOUTS = 3
 
 Counts = dict[str, dict[str, float]]  # by work, then by kind: "picows", "floor", "pypi"
@@ -164,10 +165,7 @@ def main() -> int:
     args = parser.parse_args()
     everything: dict[str, Any] = json.loads(COMMITTED.read_text())
     committed: Counts = everything.get(MINOR, {}).get("counts", {})
-    if args.update:
-        counted = count(sys.executable, ROOT)
-    else:
-        counted = count_ours(committed)
+    counted = count(sys.executable, ROOT) if args.update else count_ours(committed)
     if args.peer or args.update:
         add_peer(counted)
     print(table_of(counted, committed))

@@ -1,5 +1,5 @@
-"""A message of echo or feed takes no more than 3 % more instructions than benchmarks/instructions.json
-says (benchmarks/README.rst).
+"""What a message of echo or feed takes in instructions has not grown by more than 3 % over
+benchmarks/instructions.json (benchmarks/README.rst).
 """
 
 from __future__ import annotations

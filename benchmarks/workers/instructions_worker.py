@@ -1,8 +1,8 @@
 """What benchmarks/instructions.py counts, all of it in one process and one thread.
 
-Usage, under callgrind: python instructions_worker.py INTERVALS. Both picows can be counted: ours and
-PyPI's, whichever the interpreter has. For each work a JSON line says its name and the messages of
-an interval; `mark` then stands before the first interval and behind each.
+Usage, under callgrind: python instructions_worker.py INTERVALS. It knows what both picows know, so
+ours and PyPI's can be counted, whichever the interpreter has. For each work a JSON line says its
+name and the messages of an interval; `mark` stands before the first interval and behind each.
 
 Always true here: the messages of an interval are the same bytes in the same order, and only one
 side can move at a time, so every interval runs the same instructions. What is done once (import,
