@@ -131,6 +131,7 @@ async def feed() -> Work:
     listening.setblocking(False)
     accepting = asyncio.ensure_future(accept_upgrade(listening))
     url = f"ws://127.0.0.1:{listening.getsockname()[1]}/"
+    listener: Any
     _, listener = await ws_connect(FeedListener, url)
     return Feed(listener, await accepting)
 
@@ -189,9 +190,11 @@ class EchoClientListener(WSListener):  # type: ignore[misc, unused-ignore]
 async def echo() -> Work:
     server = await ws_create_server(lambda request: EchoServerListener(), "127.0.0.1", 0)
     url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    client: Any
     _, client = await ws_connect(EchoClientListener, url)
     client.server = server  # or it would be collected
-    return client
+    work: Work = client
+    return work
 
 
 class FloorEcho:
