@@ -37,8 +37,8 @@ LIMIT = 0.03
 # The least counts: a timer that expires or a pool that is filled again is not in every interval.
 INTERVALS = 5
 # Seldom (once in 40 counts) echo on asyncio takes 2 % more in every interval of a process. The
-# cause is not known; perhaps names share a slot of CPython's method cache, where it matters how they
-# lie in memory. So what seems to have grown is counted again with other strings before them.
+# cause is not known; perhaps names share a slot of CPython's method cache, where it matters how
+# they lie in memory. So what seems to have grown is counted again with other strings before them.
 LAYOUTS = 3
 
 Counts = dict[str, dict[str, float]]  # by work, then by kind: "picows", "floor", "pypi"
