@@ -9,6 +9,7 @@ SOAK_TIME ?= 600
 PYVERSIONS ?= 3.10 3.11 3.12 3.13
 PYTEST_ARGS ?=
 FUZZ_TARGETS ?=
+INSTRUCTIONS_ARGS ?=
 AUTOBAHN_CASES ?= *
 AUTOBAHN_ARGS ?=
 REQUIREMENTS := dev
@@ -133,6 +134,10 @@ coverage: build peers  ## line coverage of Python and Cython, in htmlcov/ (PYTES
 .PHONY: bench
 bench: build peers  ## the benchmarks against peers (see benchmarks/README.rst)
 	$(BIN)/python benchmarks/run.py
+
+.PHONY: instructions
+instructions: build  ## instructions a message, by callgrind (INSTRUCTIONS_ARGS=--update writes the figures)
+	$(BIN)/python benchmarks/instructions.py $(INSTRUCTIONS_ARGS)
 
 .PHONY: plot
 plot: $(VENV)/.made  ## the README's chart, from RESULTS=benchmarks/results/<run>.json
