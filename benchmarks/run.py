@@ -231,6 +231,7 @@ def measure_cell(
                 slices=tuple(parts),
                 sender_never_sleeps=cell.group.work == "feed",
                 amount=total.get("amount"),
+                ratio=parts[-1].get("ratio"),
             )
 
 

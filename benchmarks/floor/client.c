@@ -249,6 +249,8 @@ static void inflate_for(conn *c, uint64_t count) {
     }
 }
 
+static double deflate_ratio; /* of the last batch: how much smaller it became */
+
 /* Compresses ticks and sends them, a batch at a time, each followed by a question. */
 static void deflate_for(conn *c, uint64_t count) {
     enum { BATCH = 256, ROOM = 8 * 1024 };
@@ -256,8 +258,11 @@ static void deflate_for(conn *c, uint64_t count) {
     static uint8_t deflated[ROOM], frames[BATCH * (ROOM + HEADER_MAX)];
     while (count > 0) {
         uint8_t *p = frames;
+        size_t raw = 0;
         for (int i = 0; i < BATCH && count > 0; i++, count--) {
-            size_t size = deflate_tick(index, deflated, sizeof deflated);
+            size_t plain, size = deflate_tick(index, deflated, sizeof deflated);
+            tick(index, &plain);
+            raw += plain;
             uint32_t key = next_key();
             p += write_header(p, 0x40 | OP_BINARY, size, true, key);
             xor_move(p, deflated, size, key);
@@ -276,7 +281,9 @@ static void deflate_for(conn *c, uint64_t count) {
             }
             if (!(event.events & ~(uint32_t)EPOLLOUT)) continue;
             if (!fill(c, 0)) die("the server hung up");
-            answered = true;
+            answered = true; /* in digits, behind a header of two bytes */
+            c->in[c->in_len] = 0; /* fill leaves room behind what it receives */
+            deflate_ratio = (double)raw / atof((char *)c->in + 2);
             c->in_pos = c->in_len = 0;
         }
     }
@@ -371,8 +378,10 @@ static void run(const options *o, SSL_CTX *context, size_t size, double seconds,
     wall = now(CLOCK_MONOTONIC) - wall;
     cpu = now(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     peer_cpu = now(peer_clock) - peer_cpu;
-    printf("{\"count\": %llu, \"wall\": %.9f, \"cpu\": %.9f, \"peer_cpu\": %.9f}\n",
+    printf("{\"count\": %llu, \"wall\": %.9f, \"cpu\": %.9f, \"peer_cpu\": %.9f",
            (unsigned long long)count, wall, cpu, peer_cpu);
+    if (o->work == DEFLATE) printf(", \"ratio\": %.4f", deflate_ratio);
+    puts("}");
 }
 
 int run_client(const options *o) {

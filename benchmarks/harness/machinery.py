@@ -312,7 +312,8 @@ class Pair:
         cpu, other = answer["cpu"], answer["peer_cpu"]
         if self.contestant_serves:
             cpu, other = other, cpu
-        return {"count": answer["count"], "wall": answer["wall"], "cpu": cpu, "other_cpu": other}
+        found = {"count": answer["count"], "wall": answer["wall"], "cpu": cpu, "other_cpu": other}
+        return found | {key: answer[key] for key in ("ratio",) if key in answer}
 
 
 @contextlib.contextmanager

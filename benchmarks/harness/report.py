@@ -29,6 +29,7 @@ class Measurement:
     slices: tuple[dict[str, float], ...]
     sender_never_sleeps: bool = False
     amount: float | None = None  # in the cell's unit, where it is not messages in a time
+    ratio: float | None = None  # how much smaller messages became, where they are compressed
 
     @property
     def rate(self) -> float:
@@ -68,6 +69,7 @@ class Figure:
     unit: str  # that is counted, or that the amount is in
     rounds: int
     amount: float | None
+    ratio: float | None  # how much smaller messages became
     rate: float  # messages per second
     wall: float  # seconds a message
     cpu: float  # seconds a message, the contestant's process
@@ -100,6 +102,7 @@ def _figure(
         others = contestants.get(partner, {})
         return [value(m) / value(others[r]) for r, m in own.items() if r in others]
 
+    shrunk = [m.ratio for m in own.values() if m.ratio is not None]
     amounts = [m.amount for m in own.values() if m.amount is not None]
     to_pypi = ratios(BASELINE, lambda m: m.goodness)
     cpu_to_pypi = [] if amounts else ratios(BASELINE, lambda m: m.cpu_rate)
@@ -112,6 +115,7 @@ def _figure(
         unit=unit,
         rounds=len(own),
         amount=median(amounts) if amounts else None,
+        ratio=median(shrunk) if shrunk else None,
         rate=median(m.rate for m in own.values()),
         wall=median(m.wall / m.count for m in own.values()),
         cpu=median(m.cpu / m.count for m in own.values()),
@@ -201,6 +205,7 @@ def table_of(figures: list[Figure]) -> str:
             f"{f.cell if f.cell != previous else '':<34}{f.contestant:<18}{what}"
             f"{_ratio(f.to_pypi):>8}{_ratio(low):>7}{_ratio(high):>7}{_ratio(f.cpu_to_pypi):>7}"
             f"{_ratio(f.to_floor):>9}{_ratio(f.cpu_to_floor):>7}"
+            + (f"  {f.ratio:.2f} times smaller" if f.ratio is not None else "")
         )
         previous = f.cell
     return "\n".join(lines)

@@ -100,6 +100,7 @@ class DeflateClient:
         self.connect = connect
         self.connection = connection
         self.right = ticks[0]
+        self.ratio = 0.0
         self.ticks = Turns(ticks)
 
     async def check(self, size: int) -> None:
@@ -113,10 +114,12 @@ class DeflateClient:
     async def run(self, size: int, count: int) -> None:
         send, receive = self.connection.send_bytes, self.connection.receive
         for start in range(0, count, BATCH):
-            for tick in self.ticks.take(min(BATCH, count - start)):
+            batch = self.ticks.take(min(BATCH, count - start))
+            for tick in batch:
                 await send(tick)
             await self.connection.send_str(QUESTION.decode())
-            await receive()
+            answer = int((await receive()).data)
+            self.ratio = sum(map(len, batch)) / answer
 
 
 class ConnectClient:

@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from malloc import allocated
 
@@ -44,6 +44,13 @@ class Client(Protocol):
 
     async def run(self, size: int, count: int) -> None:
         """Do ``count`` round trips (or take ``count`` frames) of ``size`` bytes."""
+
+
+@runtime_checkable
+class Deflates(Protocol):
+    """A client that knows how much smaller its last batch became."""
+
+    ratio: float
 
 
 def payload_of(size: int) -> bytes:
@@ -162,7 +169,8 @@ async def obey(client: Client) -> None:
         await client.run(size, count)
         wall, cpu, peer_cpu = clocks.elapsed()
         rates[size] = count / wall
-        say(count=count, wall=wall, cpu=cpu, peer_cpu=peer_cpu)
+        shrunk = {"ratio": client.ratio} if isinstance(client, Deflates) else {}
+        say(count=count, wall=wall, cpu=cpu, peer_cpu=peer_cpu, **shrunk)
 
 
 async def calibrate(client: Client, size: int, enough: float = 0.03) -> float:

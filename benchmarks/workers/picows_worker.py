@@ -111,6 +111,7 @@ class DeflatingListener(WSListener):  # type: ignore[misc, unused-ignore]
 
     def __init__(self) -> None:
         self.ticks = Turns([b""])
+        self.batch: list[bytes] = []
         self.left = 0
         self.answer: bytes = b""
         self.done: asyncio.Future[None] | None = None
@@ -118,7 +119,8 @@ class DeflatingListener(WSListener):  # type: ignore[misc, unused-ignore]
     def send_batch(self, transport: WSTransport) -> None:
         count = min(BATCH, self.left)
         self.left -= count
-        for tick in self.ticks.take(count):
+        self.batch = self.ticks.take(count)
+        for tick in self.batch:
             transport.send(BINARY, tick)
         transport.send(WSMsgType.TEXT, QUESTION)
 
@@ -260,6 +262,7 @@ class DeflateClient:
         self.listener = listener
         self.args = args
         self.listener.ticks = Turns(ticks_of(args))
+        self.ratio = 0.0
 
     async def check(self, size: int) -> None:
         first = DeflateClient(*await connect(self.args, DeflatingListener), self.args)
@@ -273,6 +276,8 @@ class DeflateClient:
         self.listener.done = asyncio.get_running_loop().create_future()
         self.listener.send_batch(self.transport)
         await self.listener.done
+        if count > 1:
+            self.ratio = sum(map(len, self.listener.batch)) / int(self.listener.answer)
 
 
 async def client(args: argparse.Namespace) -> None:

@@ -93,6 +93,7 @@ class DeflateClient:
     def __init__(self, connection: Any, args: argparse.Namespace) -> None:
         self.connection = connection
         self.args = args
+        self.ratio = 0.0
         self.ticks = Turns(ticks_of(args))
 
     async def check(self, size: int) -> None:
@@ -107,10 +108,12 @@ class DeflateClient:
     async def run(self, size: int, count: int) -> None:
         send, recv = self.connection.send, self.connection.recv
         for start in range(0, count, BATCH):
-            for tick in self.ticks.take(min(BATCH, count - start)):
+            batch = self.ticks.take(min(BATCH, count - start))
+            for tick in batch:
                 await send(tick)
             await send(QUESTION.decode())
-            await recv()
+            answer = int(await recv())
+            self.ratio = sum(map(len, batch)) / answer
 
 
 class ConnectClient:
