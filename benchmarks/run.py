@@ -50,8 +50,8 @@ from harness.report import (
 )
 from harness.rows import Row, find_rows
 
-FULL = {"rounds": 5, "seconds": 1.0, "slices": 4}
-QUICK = {"rounds": 3, "seconds": 0.2, "slices": 2}
+FULL = {"rounds": 5, "seconds": 1.0, "slices": 4, "whole_rounds": 2}
+QUICK = {"rounds": 3, "seconds": 0.2, "slices": 2, "whole_rounds": 1}
 BUSY_LOAD = 0.3  # of a core, before anything was started
 PLACEMENT = (
     "echo and flat/turn: both ends on the measured core; else the contestant alone on it, the "
@@ -253,6 +253,7 @@ def measure(
         for number in range(settings["rounds"])
         for key in groups
         if number < rows[key[0]].most_rounds
+        and (rows[key[0]].in_slices or number < settings["whole_rounds"])
     ]
     progress = Progress(sum(len(groups[key]) for _, key in plan))
     for number, key in plan:

@@ -24,8 +24,8 @@ def timed(pair: Pair, cell: Cell, seconds: float) -> dict[str, float]:
 class Row:
     cells: tuple[Cell, ...]
     measure: Measure = timed
-    in_slices: bool = True
-    most_rounds: int = 100  # where a figure hardly varies, or takes long
+    in_slices: bool = True  # if not, the figure hardly varies and takes long: there are few rounds
+    most_rounds: int = 100
     fixed_seconds: float | None = None
 
 

@@ -14,7 +14,7 @@ def cells() -> tuple[Cell, ...]:
             group = Group("connect", "connect", loop, tls)
             kinds = ("connect", f"connect, {'TLS' if tls else 'plain'}")
             name = cell_name("connect", group)
-            found.append(Cell(name, group, 0, kinds, quick=True, unit="connection"))
+            found.append(Cell(name, group, 0, kinds, loop == "uvloop", "connection"))
     return tuple(found)
 
 

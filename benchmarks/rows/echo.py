@@ -9,7 +9,8 @@ from harness.rows import Row
 
 SIZES = (32, 256, 8 * 1024, 100_000, 1_000_000)  # bytes
 LARGE = 100_000  # bytes; from here on copies and masking decide
-QUICK = {(False, 256), (False, 100_000), (True, 256)}  # TLS, size
+QUICK = {("asyncio", False, 256), ("uvloop", False, 256), ("uvloop", False, LARGE)}
+QUICK |= {("uvloop", True, 256)}
 
 
 def cells() -> tuple[Cell, ...]:
@@ -22,7 +23,7 @@ def cells() -> tuple[Cell, ...]:
                     label = "100 KB and more" if size >= LARGE else "up to 8 KiB"
                     kinds = ("echo, both sides", role, f"{role}, {label}")
                     name = cell_name(role, group, size)
-                    found.append(Cell(name, group, size, kinds, (tls, size) in QUICK))
+                    found.append(Cell(name, group, size, kinds, (loop, tls, size) in QUICK))
     return tuple(found)
 
 

@@ -8,7 +8,8 @@ from harness.plan import LOOPS, Cell, Group, cell_name
 from harness.rows import Row
 
 SIZES = {False: (64, 200, 1000), True: (200,)}  # bytes, by TLS
-QUICK = {("python", False, 200), ("python", True, 200), ("cython", False, 200)}
+QUICK = {("asyncio", "python", False), ("uvloop", "python", False)}
+QUICK |= {("uvloop", "python", True), ("uvloop", "cython", False)}
 
 
 def cells() -> tuple[Cell, ...]:
@@ -21,7 +22,7 @@ def cells() -> tuple[Cell, ...]:
                     what = f"{size} B{' over TLS' if tls else ''}"
                     kinds = (f"feed, {listener} listener", f"feed, {what}, {listener} listener")
                     name = cell_name("feed", group, size, listener)
-                    quick = (listener, tls, size) in QUICK
+                    quick = size == 200 and (loop, listener, tls) in QUICK
                     found.append(Cell(name, group, size, kinds, quick))
     return tuple(found)
 

@@ -41,4 +41,4 @@ def cells() -> tuple[Cell, ...]:
     return tuple(found)
 
 
-ROW = Row(cells(), measure, in_slices=False, most_rounds=2)
+ROW = Row(cells(), measure, in_slices=False)

@@ -13,7 +13,8 @@ def cells() -> tuple[Cell, ...]:
         group = Group("echo-server", "echo", loop, connections=CONNECTIONS)
         for size in SIZES:
             name = cell_name("server", group, size, f"1x{CONNECTIONS}")
-            found.append(Cell(name, group, size, ("server", f"server, {size} B"), quick=True))
+            quick = loop == "uvloop" or size == 256
+            found.append(Cell(name, group, size, ("server", f"server, {size} B"), quick))
     return tuple(found)
 
 
