@@ -57,7 +57,7 @@ static uint32_t take_frames(conn *c, size_t expected, size_t *needed) {
         }
         c->in_pos += total;
     }
-    if (c->in_pos == c->in_len) c->in_pos = c->in_len = 0;
+    settle(c);
     return count;
 }
 
@@ -334,12 +334,22 @@ static void open_up_to(int count, const options *o, SSL_CTX *context) {
     }
 }
 
-/* Messages a second of the kinds of work that are told how many, from the last run. */
+/* The kinds of work that are told how many. */
 static uint64_t counted(const options *o, size_t size, uint64_t count) {
     if (o->work == FEED) feed_for(conns.all[0], size, count);
     else if (o->work == INFLATE) inflate_for(conns.all[0], count);
     else deflate_for(conns.all[0], count);
     return count;
+}
+
+/* Messages a second, from a run that is long enough. */
+static double calibrate(const options *o, size_t size) {
+    for (uint64_t count = 256;; count *= 4) {
+        double start = now(CLOCK_MONOTONIC);
+        counted(o, size, count);
+        double elapsed = now(CLOCK_MONOTONIC) - start;
+        if (elapsed >= 0.03) return (double)count / elapsed;
+    }
 }
 
 static uint64_t timed(const options *o, SSL_CTX *context, size_t size, double seconds) {
@@ -362,11 +372,9 @@ static void run(const options *o, SSL_CTX *context, size_t size, double seconds,
     uint64_t count = 0;
     if (clock_getcpuclockid(peer, &peer_clock) != 0) die("no process %d", peer);
     if (told) {
-        if (size != rate_size) rate = 2e5;
+        if (size != rate_size) rate = calibrate(o, size);
         rate_size = size;
-        double start = now(CLOCK_MONOTONIC);
-        uint64_t warm_up = counted(o, size, (uint64_t)(rate * seconds / 10) + 1);
-        rate = (double)warm_up / (now(CLOCK_MONOTONIC) - start);
+        counted(o, size, (uint64_t)(rate * seconds / 20) + 1);
         count = (uint64_t)(rate * seconds) + 1;
     } else if (o->work != IDLE) {
         timed(o, context, size, seconds / 20);
@@ -378,6 +386,7 @@ static void run(const options *o, SSL_CTX *context, size_t size, double seconds,
     wall = now(CLOCK_MONOTONIC) - wall;
     cpu = now(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     peer_cpu = now(peer_clock) - peer_cpu;
+    rate = (double)count / wall;
     printf("{\"count\": %llu, \"wall\": %.9f, \"cpu\": %.9f, \"peer_cpu\": %.9f",
            (unsigned long long)count, wall, cpu, peer_cpu);
     if (o->work == DEFLATE) printf(", \"ratio\": %.4f", deflate_ratio);

@@ -102,16 +102,37 @@ bool send_or_keep(conn *c, const uint8_t *data, size_t n) {
     return true;
 }
 
-/* Receives once, behind what is there. `needed` is the size of the frame under way, 0 if unknown. */
+/* Ends the work on what was received: an incomplete frame moves to a buffer of the connection's own,
+ * before another connection receives into the shared one. */
+void settle(conn *c) {
+    if (c->in_pos == c->in_len) {
+        c->in_pos = c->in_len = 0;
+    } else if (c->in_cap == 0) {
+        size_t rest = c->in_len - c->in_pos;
+        uint8_t *own = grow(NULL, &c->in_cap, (rest > c->chunk ? rest : c->chunk) + 64);
+        memcpy(own, c->in + c->in_pos, rest);
+        c->in = own;
+        c->in_pos = 0;
+        c->in_len = rest;
+    }
+}
+
+/* Receives once, behind what is there. `needed` is the size of the frame under way, 0 if unknown.
+ * Connections share a buffer, which so stays in the cache, until they need one of their own. */
 bool fill(conn *c, size_t needed) {
-    if (c->in_pos > 0) {
+    static uint8_t *shared;
+    static size_t shared_cap;
+    size_t capacity = (needed > c->chunk ? needed : c->chunk) + 64;
+    settle(c);
+    if (c->in_cap == 0) {
+        c->in = shared = grow(shared, &shared_cap, capacity);
+    } else {
         memmove(c->in, c->in + c->in_pos, c->in_len - c->in_pos);
         c->in_len -= c->in_pos;
         c->in_pos = 0;
+        c->in = grow(c->in, &c->in_cap, capacity);
     }
-    size_t capacity = needed > c->chunk ? needed : c->chunk;
-    c->in = grow(c->in, &c->in_cap, capacity + 64);
-    size_t room = c->in_cap - c->in_len;
+    size_t room = (c->in_cap == 0 ? shared_cap : c->in_cap) - 64 - c->in_len;
     ssize_t got = get(c, c->in + c->in_len, room);
     if (got < 0) return false;
     c->more = c->ssl != NULL && (size_t)got == room;
@@ -122,7 +143,7 @@ bool fill(conn *c, size_t needed) {
 void close_conn(conn *c) {
     if (c->ssl != NULL) SSL_free(c->ssl);
     close(c->fd);
-    free(c->in);
+    if (c->in_cap > 0) free(c->in);
     free(c->out);
     free(c->first);
     end_inflater(c);
@@ -293,11 +314,7 @@ conn *open_conn(int fd, SSL_CTX *context, const options *o, int port) {
     }
     /* Where connections hardly speak, mapping much memory would be what is measured. */
     if (o->work != HANDSHAKE && o->work != CONNECT && o->work != IDLE) c->chunk = READ_CHUNK;
-    if (c->in_pos == c->in_len) { /* an idle connection owns no buffer */
-        free(c->in);
-        c->in = NULL;
-        c->in_pos = c->in_len = c->in_cap = 0;
-    }
+    settle(c);
     int flags = 1;
     if (ioctl(fd, FIONBIO, &flags) != 0) die_errno("FIONBIO");
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};

@@ -49,7 +49,7 @@ typedef struct {
     size_t first_size;
     struct z_stream_s *inflater; /* NULL until a compressed message came */
     size_t index; /* server: its place among all connections */
-    uint8_t *in, *out;
+    uint8_t *in, *out; /* `in` is the shared buffer while in_cap is 0 */
     size_t in_pos, in_len, in_cap;
     size_t out_pos, out_len, out_cap;
 } conn;
@@ -187,6 +187,7 @@ ssize_t put(conn *c, const uint8_t *data, size_t n);
 bool flush(conn *c);
 bool send_or_keep(conn *c, const uint8_t *data, size_t n);
 bool fill(conn *c, size_t needed);
+void settle(conn *c);
 void close_conn(conn *c);
 SSL_CTX *tls_context(const options *o);
 conn *open_conn(int fd, SSL_CTX *context, const options *o, int port);

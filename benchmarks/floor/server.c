@@ -153,7 +153,7 @@ static bool serve_frames(conn *c, const options *o, size_t *needed) {
         if (o->work == BROADCAST && !closing) hand_on(answer, (size_t)(end - answer));
         else if (!send_or_keep(c, answer, (size_t)(end - answer))) return false;
     }
-    if (c->in_pos == c->in_len) c->in_pos = c->in_len = 0;
+    settle(c);
     return !closing;
 }
 
