@@ -14,6 +14,7 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import matplotlib as mpl
@@ -31,7 +32,7 @@ CONTESTANTS = {
 }
 INK = "#7a7a7a"  # readable on a light page and on a dark one
 RATE = ("to_pypi", "messages a second, {baseline} = 1; longer is better")
-CPU = ("cpu_to_pypi", "messages a second of CPU time, {baseline} = 1; longer is better")
+CPU = ("cpu_to_pypi", "work in a second of CPU time, {baseline} = 1; longer is better")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Comparison:
 
 COMPARISONS = {
     "benchmark": Comparison(
-        "messages a second",
+        "Messages a second",
         RATE,
         {
             "echo-client, up to 8 KiB": "client, round trips\n32 B to 8 KiB",
@@ -58,7 +59,7 @@ COMPARISONS = {
         },
     ),
     "benchmark-server": Comparison(
-        "a server with many messages",
+        "A server with many messages",
         CPU,
         {
             "server, 256 B": "100 connections, 256 B\none in flight on each",
@@ -68,7 +69,7 @@ COMPARISONS = {
         },
     ),
     "benchmark-feed": Comparison(
-        "a client that reads a feed",
+        "A client that reads a feed",
         CPU,
         {
             f"feed, {what}, {listener} listener": f"{what}\n{listener.capitalize()} listener"
@@ -77,7 +78,7 @@ COMPARISONS = {
         },
     ),
     "benchmark-handshakes": Comparison(
-        "opening handshakes",
+        "Opening handshakes",
         CPU,
         {
             "handshake": "server\n16 at a time",
@@ -86,7 +87,7 @@ COMPARISONS = {
         },
     ),
     "benchmark-broadcast": Comparison(
-        "a broadcast of 200 B to 1,000 connections",
+        "A broadcast of 200 B to 1,000 connections",
         CPU,
         {
             "broadcast, 1 message(s) together": "one message",
@@ -94,7 +95,7 @@ COMPARISONS = {
         },
     ),
     "benchmark-compression": Comparison(
-        "compressed JSON ticks of 300 B",
+        "Compressed JSON ticks of 300 B",
         CPU,
         {"inflate": "to take them", "deflate": "to send them"},
     ),
@@ -165,20 +166,18 @@ def bars(
 ) -> tuple[Figure, Axes]:
     """A group of horizontal bars for each work, one bar for each contestant."""
     works = [work for work in labels if work in found]
-    names = [name for name in CONTESTANTS if any(name in found[work] for work in works)]
-    figure, (axes,) = new_figure(0.19 * len(works) * (len(names) + 1) + 1.2)
-    height = 1 / (len(names) + 1)
-    for row, name in enumerate(names):
-        places = [i + row * height for i, work in enumerate(works) if name in found[work]]
-        values = [found[work][name] for work in works if name in found[work]]
-        colour = CONTESTANTS[name][1]
-        axes.barh(places, values, height * 0.92, label=results.label(name), color=colour)
-        for place, value in zip(places, values, strict=True):
+    rows = [(work, name) for work in works for name in CONTESTANTS if name in found[work]]
+    # A bar is one high, and so is the gap between groups.
+    places = {row: index + works.index(row[0]) for index, row in enumerate(rows)}
+    figure, (axes,) = new_figure(0.18 * (len(rows) + len(works)) + 1.2)
+    for name, (_, colour) in CONTESTANTS.items():
+        own = {places[row]: found[row[0]][name] for row in rows if row[1] == name}
+        if own:
+            axes.barh(list(own), list(own.values()), 0.92, label=results.label(name), color=colour)
+        for place, value in own.items():
             axes.text(value, place, f" {value:{form}}", va="center", color=INK)
-    axes.set_yticks(
-        [index + (len(names) - 1) * height / 2 for index in range(len(works))],
-        [labels[work] for work in works],
-    )
+    middles = [mean(places[row] for row in rows if row[0] == work) for work in works]
+    axes.set_yticks(middles, [labels[work] for work in works])
     axes.invert_yaxis()
     figure.legend(frameon=False, labelcolor=INK, loc="outside upper center", ncols=4)
     return figure, axes
@@ -256,7 +255,7 @@ def draw_all(results: Results, target: Path) -> dict[str, str]:
         if draw_comparison(results, comparison, target / f"{name}.svg")
     }
     if draw_memory(results, target / "benchmark-memory.svg"):
-        drawn["benchmark-memory"] = "memory of an idle connection, by library"
+        drawn["benchmark-memory"] = "Memory of an idle connection, by library"
     if draw_connections(results, target / "benchmark-connections.svg"):
         drawn["benchmark-connections"] = "CPU time of a message with 1 to 10,000 connections"
     return drawn
@@ -269,7 +268,8 @@ def main() -> None:
     args = parser.parse_args()
     drawn = draw_all(Results(json.loads(args.results.read_text(encoding="utf-8"))), args.target)
     shown = "\n".join(
-        f".. figure:: _static/{name}.svg\n    :alt: {what}\n" for name, what in drawn.items()
+        f".. figure:: _static/{name}.svg\n    :alt: {what}\n\n    {what}.\n"
+        for name, what in drawn.items()
     )
     (args.target / "charts.inc").write_text(f".. Written by benchmarks/plot.py.\n\n{shown}")
     print(f"{len(drawn)} charts in {args.target}")

@@ -192,7 +192,8 @@ static bool put_all(conn *c, const char *text) {
 /* Reads up to the empty line; what follows it stays in c->in. */
 static bool read_head(conn *c, char head[HEAD_MAX]) {
     for (;;) {
-        uint8_t *end = memmem(c->in + c->in_pos, c->in_len - c->in_pos, "\r\n\r\n", 4);
+        size_t there = c->in_len - c->in_pos;
+        uint8_t *end = there == 0 ? NULL : memmem(c->in + c->in_pos, there, "\r\n\r\n", 4);
         if (end != NULL) {
             size_t size = (size_t)(end + 4 - (c->in + c->in_pos));
             if (size >= HEAD_MAX) return false;

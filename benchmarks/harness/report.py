@@ -213,13 +213,13 @@ def table_of(figures: list[Figure]) -> str:
 
 def summary_table_of(summaries: list[Summary]) -> str:
     lines = [
-        f"{'cells':<32}{'contestant':<18}{'n':>3}{'x pypi':>8}{'min':>7}{'CPU x':>7}"
+        f"{'cells':<40}{'contestant':<18}{'n':>3}{'x pypi':>8}{'min':>7}{'CPU x':>7}"
         f"{'x floor':>9}{'min':>7}  slowest cell to pypi",
     ]
     previous = ""
     for s in summaries:
         lines.append(
-            f"{s.cells if s.cells != previous else '':<32}{s.contestant:<18}{s.number:>3}"
+            f"{s.cells if s.cells != previous else '':<40}{s.contestant:<18}{s.number:>3}"
             f"{_ratio(s.to_pypi):>8}{_ratio(s.to_pypi_min):>7}{_ratio(s.cpu_to_pypi):>7}"
             f"{_ratio(s.to_floor):>9}{_ratio(s.to_floor_min):>7}  {s.to_pypi_min_cell or ''}"
         )
