@@ -8,6 +8,7 @@ FUZZ_TIME ?= 60
 SOAK_TIME ?= 600
 PYVERSIONS ?= 3.10 3.11 3.12 3.13
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 FUZZ_TARGETS ?=
 INSTRUCTIONS_ARGS ?=
 AUTOBAHN_CASES ?= *
@@ -132,17 +133,21 @@ coverage: build peers  ## line coverage of Python and Cython, in htmlcov/ (PYTES
 		exit $$status
 
 .PHONY: bench
-bench: build peers  ## the benchmarks against peers (see benchmarks/README.rst)
-	$(BIN)/python benchmarks/run.py
+bench: build peers  ## benchmarks against peers, a selection: five minutes (benchmarks/README.rst)
+	$(BIN)/python benchmarks/run.py --quick $(BENCH_ARGS)
+
+.PHONY: bench-full
+bench-full: build peers  ## all benchmarks, about an hour: the figures to quote
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 .PHONY: instructions
 instructions: build  ## instructions a message, by callgrind (INSTRUCTIONS_ARGS=--update writes the figures)
 	$(BIN)/python benchmarks/instructions.py $(INSTRUCTIONS_ARGS)
 
 .PHONY: plot
-plot: $(VENV)/.made  ## the README's chart, from RESULTS=benchmarks/results/<run>.json
+plot: $(VENV)/.made  ## the charts of README and docs, from RESULTS=benchmarks/results/<run>.json
 	$(BIN)/python $(PIP) install -r requirements/plot.txt
-	$(BIN)/python benchmarks/plot.py $(RESULTS) docs/_static/benchmark.svg
+	$(BIN)/python benchmarks/plot.py $(RESULTS) docs/_static
 
 .PHONY: wheel
 wheel: $(VENV)/.made  ## sdist and wheel in dist/

@@ -2,18 +2,18 @@
 
     python benchmarks/compression.py            # the table of docs/topics/compression.rst
 
-The messages are made-up order book updates in JSON of about 300 bytes, from a fixed seed. Memory is
-what malloc gave out for both halves after their first message, mean over 50 connections. Time is
+No sockets, no peers: rows/compression.py measures those, with the same messages. Memory is what
+malloc gave out for both halves after their first message, mean over 50 connections. Time is
 the CPU time of this process; the fastest of five passes, since the slower ones measure something
 else.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
-import random
 import time
+
+from harness.ticks import ticks
+from workers.malloc import allocated
 
 from picows.wire.deflate import Deflater, Inflater
 
@@ -23,47 +23,6 @@ SETTINGS = [
     for level in (1, 3, 6)
 ]
 CONNECTIONS = 50
-
-
-# Of glibc's struct mallinfo2.
-FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks")
-
-
-class MallInfo(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in (*FIELDS, "fordblks", "keepcost")]
-
-
-def allocated() -> int:
-    """Bytes that malloc has given out (glibc)."""
-    libc = ctypes.CDLL(None)
-    libc.mallinfo2.restype = MallInfo
-    info = libc.mallinfo2()
-    return int(info.uordblks + info.hblkhd)
-
-
-def ticks(count: int) -> list[bytes]:
-    chance = random.Random(7)
-    found = []
-    for number in range(count):
-        price = chance.randint(90_000, 99_999) / 100
-
-        def side(sign: int, price: float = price) -> list[list[str]]:
-            return [
-                [f"{price + sign * chance.random():.2f}", f"{chance.random() * 10:.6f}"]
-                for _ in range(4)
-            ]
-
-        update = {
-            "e": "depthUpdate",
-            "E": 1_672_515_782_000 + 100 * number + chance.randint(0, 99),
-            "s": chance.choice(["BNBBTC", "ETHUSDT", "BTCUSDT"]),
-            "U": 10**8 + 20 * number,
-            "u": 10**8 + 20 * number + chance.randint(1, 19),
-            "b": side(-1),
-            "a": side(1),
-        }
-        found.append(json.dumps(update).encode())
-    return found
 
 
 def memory(bits: int, memory_level: int, level: int, message: bytes) -> tuple[float, float]:

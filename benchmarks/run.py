@@ -1,6 +1,6 @@
 """Measures our picows against its peers and against a C floor, in one interleaved run.
 
-    python benchmarks/run.py [--only echo,inflight,feed] [--quick] [--match TEXT] [--json OUT]
+    python benchmarks/run.py [--only echo,feed] [--quick] [--match TEXT] [--json OUT]
 
 README.rst says how it is made and how to read it. This file owns the command line and the order of
 things: round after round, group after group, and in a group the contestants take turns slice by
@@ -37,11 +37,9 @@ from harness.machinery import (
 from harness.plan import (
     CONTESTANTS,
     DEFAULT_CONTESTANTS,
-    PROGRAMS,
     STATISTIC,
     Cell,
     Group,
-    cells_of,
 )
 from harness.report import (
     Measurement,
@@ -50,18 +48,27 @@ from harness.report import (
     summary_table_of,
     table_of,
 )
+from harness.rows import Row, find_rows
 
-FULL = {"rounds": 7, "seconds": 1.0, "slices": 4}
-QUICK = {"rounds": 3, "seconds": 0.3, "slices": 2}
+FULL = {"rounds": 5, "seconds": 1.0, "slices": 4, "whole_rounds": 2}
+QUICK = {"rounds": 3, "seconds": 0.2, "slices": 2, "whole_rounds": 1}
 BUSY_LOAD = 0.3  # of a core, before anything was started
+PLACEMENT = (
+    "echo and flat/turn: both ends on the measured core; else the contestant alone on it, the "
+    "floor on the other"
+)
+BAR = 30  # characters
 DISTURBED = 0.05  # of the wall time, where the contestants alone would fill the core
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", default=",".join(PROGRAMS), help="programs, with commas")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 0.3 s, a first look")
-    parser.add_argument("--rounds", type=int, help="rounds instead of 7 (3 with --quick)")
+    parser.add_argument("--only", help="rows, with commas: files of rows/ (default: all)")
+    parser.add_argument(
+        "--quick", action="store_true", help="a selection of cells, 3 rounds of 0.2 s: a first look"
+    )
+    parser.add_argument("--rounds", type=int, help="rounds instead of 5 (3 with --quick)")
+    parser.add_argument("--seconds", type=float, help="of a round, instead of 1 (0.2 with --quick)")
     parser.add_argument("--match", default="", help="only cells with this in their name")
     parser.add_argument(
         "--contestants",
@@ -76,6 +83,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--python-peers", type=Path, help="interpreter with the peers (default: .venv-peers)"
+    )
+    parser.add_argument(
+        "--python-socketify",
+        type=Path,
+        help="interpreter with socketify (default: .venv-socketify)",
     )
     parser.add_argument("--cores", help="MEASURED,OTHER (default: the last two)")
     parser.add_argument("--list", action="store_true", help="print the cells and leave")
@@ -93,12 +105,18 @@ class Progress:
 
     def step(self, text: str) -> None:
         self._done += 1
-        if self._shown:
-            elapsed = time.monotonic() - self._start
-            left = elapsed / self._done * (self._total - self._done)
-            share = self._done / self._total
-            sys.stderr.write(f"\r\x1b[K{share:4.0%}  {left / 60:.0f} min left  {text}")
-            sys.stderr.flush()
+        self.say(text)
+
+    def say(self, text: str) -> None:
+        if not self._shown:
+            return
+        elapsed = time.monotonic() - self._start
+        left = elapsed / self._done * (self._total - self._done) / 60 if self._done else 0
+        filled = round(self._done / self._total * BAR)
+        bar = "#" * filled + "." * (BAR - filled)
+        remaining = f"{left:.0f} min left" if self._done else ""
+        sys.stderr.write(f"\r\x1b[K[{bar}] {self._done / self._total:4.0%}  {remaining}  {text}")
+        sys.stderr.flush()
 
     def end(self) -> None:
         if self._shown:
@@ -119,17 +137,27 @@ def choose_cores(text: str | None) -> tuple[int, int]:
     return available[-1], available[-2]
 
 
-def environments(args: argparse.Namespace) -> tuple[Environment, Environment]:
+def environments(args: argparse.Namespace) -> dict[str, Environment]:
+    """By a contestant's `environment`; what is missing is installed, as far as it can be."""
     ours = args.python_ours or ROOT / ".venv" / "bin" / "python"
     peers = args.python_peers or ROOT / ".venv-peers" / "bin" / "python"
+    socketify = args.python_socketify or ROOT / ".venv-socketify" / "bin" / "python"
     if not peers.exists() and not args.python_peers:
-        install_peers(peers.parent.parent)
-    return Environment(ours.absolute()), Environment(peers.absolute())
+        install(peers.parent.parent, ROOT / "requirements" / "peers.txt")
+    if not socketify.exists() and not args.python_socketify:
+        try:
+            install(socketify.parent.parent, HERE / "requirements-socketify.txt")
+        except BenchmarkError as error:
+            print(f"socketify cannot be installed: {error}", file=sys.stderr)
+    return {
+        "ours": Environment(ours.absolute()),
+        "peers": Environment(peers.absolute()),
+        "socketify": Environment(socketify.absolute()),
+    }
 
 
-def install_peers(target: Path) -> None:
-    requirements = ROOT / "requirements" / "peers.txt"
-    print(f"installing the peers of {requirements} into {target}", file=sys.stderr)
+def install(target: Path, requirements: Path) -> None:
+    print(f"installing {requirements} into {target}", file=sys.stderr)
     Environment(Path(sys.executable)).run("-m", "venv", str(target))
     python = Environment(target / "bin" / "python")
     python.run("-m", "pip", "install", "--quiet", "-r", str(requirements))
@@ -171,19 +199,21 @@ def turns(names: list[str], number: int) -> list[str]:
 
 def measure_cell(
     cell: Cell,
+    row: Row,
     pairs: dict[str, Pair],
     failures: dict[str, str],
     settings: dict[str, Any],
     number: int,
 ) -> Iterator[Measurement]:
     slices: dict[str, list[dict[str, float]]] = {name: [] for name in pairs}
-    count = settings["slices"]
+    count = settings["slices"] if row.in_slices else 1
+    seconds = row.fixed_seconds or settings["seconds"]
     for i in range(count):
         for name in turns(list(pairs), number * count + i):
             if name in failures:
                 continue
             try:
-                slices[name].append(pairs[name].measure(cell.size, settings["seconds"] / count))
+                slices[name].append(row.measure(pairs[name], cell, seconds / count))
             except BenchmarkError as error:
                 failures[name] = str(error)
     for name, parts in slices.items():
@@ -199,26 +229,43 @@ def measure_cell(
                 other_cpu=total["other_cpu"],
                 one_core=cell.group.one_core,
                 slices=tuple(parts),
+                sender_never_sleeps=cell.group.work == "feed",
+                amount=total.get("amount"),
+                ratio=parts[-1].get("ratio"),
             )
 
 
 def measure(
-    machinery: Machinery, cells: list[Cell], names: list[str], settings: dict[str, Any]
+    machinery: Machinery,
+    rows: dict[str, Row],
+    cells: list[Cell],
+    names: list[str],
+    settings: dict[str, Any],
 ) -> Iterator[Measurement | str]:
     """All rounds; a failure comes as a text and costs its contestant the rest of the group."""
-    groups: dict[Group, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.group, []).append(cell)
-    progress = Progress(settings["rounds"] * len(cells))
-    for number in range(settings["rounds"]):
-        for group, members in groups.items():
-            chosen = [name for name in names if machinery.can_join(CONTESTANTS[name], group)]
-            with processes_of(machinery, group, chosen) as (pairs, failures):
-                for cell in members:
-                    yield from measure_cell(cell, pairs, failures, settings, number)
-                    progress.step(f"round {number + 1}, {cell.name}")
-                for name, why in failures.items():
-                    yield f"round {number + 1}, {members[0].name} and its like: {name}: {why}"
+    groups: dict[tuple[str, Group], list[Cell]] = {}
+    for name, row in rows.items():
+        for cell in row.cells:
+            if cell in cells:
+                groups.setdefault((name, cell.group), []).append(cell)
+    plan = [
+        (number, key)
+        for number in range(settings["rounds"])
+        for key in groups
+        if number < rows[key[0]].most_rounds
+        and (rows[key[0]].in_slices or number < settings["whole_rounds"])
+    ]
+    progress = Progress(sum(len(groups[key]) for _, key in plan))
+    for number, key in plan:
+        row, group, members = rows[key[0]], key[1], groups[key]
+        chosen = [name for name in names if machinery.can_join(CONTESTANTS[name], group)]
+        progress.say(f"round {number + 1}, {members[0].name}")
+        with processes_of(machinery, group, chosen) as (pairs, failures):
+            for cell in members:
+                yield from measure_cell(cell, row, pairs, failures, settings, number)
+                progress.step(f"round {number + 1}, {cell.name}")
+            for name, why in failures.items():
+                yield f"round {number + 1}, {members[0].name} and its like: {name}: {why}"
     progress.end()
 
 
@@ -244,7 +291,7 @@ def warn_if_disturbed(measurements: list[Measurement]) -> None:
 
 def report(results: dict[str, Any], measurements: list[Measurement], cells: list[Cell]) -> str:
     """Complete the results and put them into words."""
-    figures = figures_of(measurements)
+    figures = figures_of(measurements, cells)
     summaries = summaries_of(figures, cells)
     results["loadavg_end"] = os.getloadavg()
     results["figures"] = [asdict(f) for f in figures]
@@ -252,6 +299,7 @@ def report(results: dict[str, Any], measurements: list[Measurement], cells: list
     results["measurements"] = [m.as_json() for m in measurements]
     legend = (
         f"x: {STATISTIC}\n"
+        f"   {PLACEMENT}\n"
         "   (CPU x: the same of the contestant's CPU time; min, max: over the rounds, below over\n"
         "   the cells, whose ratios are joined as a geometric mean; busy: share of the wall time\n"
         "   that the measured core worked for the contestant)"
@@ -262,17 +310,25 @@ def report(results: dict[str, Any], measurements: list[Measurement], cells: list
 def main() -> int:
     args = parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    programs = args.only.split(",")
+    rows = find_rows()
+    only = args.only.split(",") if args.only else list(rows)
     names = args.contestants.split(",")
-    if unknown := (set(programs) - set(PROGRAMS)) | (set(names) - set(CONTESTANTS)):
+    if unknown := (set(only) - set(rows)) | (set(names) - set(CONTESTANTS)):
         raise BenchmarkError(f"unknown: {', '.join(sorted(unknown))}")
-    cells = [cell for program in programs for cell in cells_of(program) if args.match in cell.name]
+    cells = [
+        cell
+        for name in only
+        for cell in rows[name].cells
+        if args.match in cell.name and (cell.quick or not args.quick)
+    ]
     if args.list:
         print("\n".join(cell.name for cell in cells))
         return 0
     settings: dict[str, Any] = dict(QUICK if args.quick else FULL)
     if args.rounds is not None:
         settings["rounds"] = args.rounds
+    if args.seconds is not None:
+        settings["seconds"] = args.seconds
     load = os.getloadavg()
     print(f"load average at the start: {' '.join(f'{x:.2f}' for x in load)}", file=sys.stderr)
     if load[0] > BUSY_LOAD:
@@ -285,25 +341,26 @@ def main() -> int:
     failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="picows-benchmark-") as scratch:
         cores = choose_cores(args.cores)
-        machinery = Machinery(*environments(args), cores, Path(scratch))
+        machinery = Machinery(environments(args), cores, Path(scratch))
         machinery.build_floor()
         machinery.make_certificates()
+        machinery.write_ticks()
         names, found = present(machinery, names)
-        if any(cell.group.listener == "cython" for cell in cells):
+        if any(cell.group.role == "feed-cython" for cell in cells):
             failures += build_listeners(machinery, names)
         results: dict[str, Any] = {
             "date": now.isoformat(timespec="seconds"),
             "statistic": STATISTIC,
             "settings": settings,
             "machine": machine(),
-            "cores": {"measured": cores[0], "other": cores[1]},
+            "cores": {"measured": cores[0], "other": cores[1], "placement": PLACEMENT},
             "loadavg_start": load,
             "contestants": found,
             "failures": failures,
         }
         os.sched_setaffinity(0, {cores[1]})  # out of the way of the measured core
         try:
-            for outcome in measure(machinery, cells, names, settings):
+            for outcome in measure(machinery, rows, cells, names, settings):
                 if isinstance(outcome, str):
                     print(f"\nFAILED {outcome}", file=sys.stderr)
                     failures.append(outcome)

@@ -18,20 +18,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .plan import CONTESTANTS, FLOOR, Contestant, Group
+from .ticks import ticks
 
 HERE = Path(__file__).resolve().parent.parent
 ROOT = HERE.parent
 WORKERS = HERE / "workers"
 BUILD = ROOT / "build" / "benchmarks"
 START_LIMIT = 60.0  # seconds; a hundred TLS handshakes on a busy core take a while
-SLICE_LIMIT = 60.0  # seconds beyond the slice's own length
+SLICE_LIMIT = 120.0  # seconds beyond the slice's own length; thousands of TLS handshakes
+TICKS = 2000  # messages of the compression benchmarks
 
 PROBE = """
 import json, platform, sys
 import {package} as p
 import importlib.metadata as m
 versions = {{}}
-for name in ("picows", "websockets", "aiohttp", "uvloop", "aiofastnet", "Cython"):
+for name in ("picows", "websockets", "aiohttp", "uvloop", "aiofastnet", "socketify", "Cython"):
     try:
         versions[name] = m.version(name)
     except m.PackageNotFoundError:
@@ -96,6 +98,13 @@ class Environment:
         return done.stdout
 
 
+class PlainMalloc(Environment):
+    """The same without Python's own allocator."""
+
+    def variables(self) -> dict[str, str]:
+        return super().variables() | {"PYTHONMALLOC": "malloc"}
+
+
 def last_line(text: str) -> str:
     lines = text.strip().splitlines()
     return lines[-1] if lines else "ended without a word"
@@ -105,8 +114,7 @@ def last_line(text: str) -> str:
 class Machinery:
     """Everything that is built or made once a run."""
 
-    ours: Environment
-    peers: Environment
+    environments: dict[str, Environment]  # by a contestant's `environment`
     cores: tuple[int, int]  # the measured one, the other one
     scratch: Path
     listeners: dict[str, Path] = field(default_factory=dict)
@@ -117,7 +125,7 @@ class Machinery:
         return BUILD / "floor"
 
     def environment(self, contestant: Contestant) -> Environment:
-        return self.ours if contestant.environment == "ours" else self.peers
+        return self.environments[contestant.environment]
 
     def build_floor(self) -> None:
         try:
@@ -136,7 +144,14 @@ class Machinery:
             ) from error
 
     def make_certificates(self) -> None:
-        self.peers.run("-c", CERTIFICATES, str(self.scratch))
+        self.environments["peers"].run("-c", CERTIFICATES, str(self.scratch))
+
+    @property
+    def ticks(self) -> Path:
+        return self.scratch / "ticks.jsonl"
+
+    def write_ticks(self) -> None:
+        self.ticks.write_bytes(b"".join(tick + b"\n" for tick in ticks(TICKS)))
 
     def build_listener(self, contestant: Contestant) -> None:
         """Build the Cython listener against the contestant's picows, unless it is there already."""
@@ -165,9 +180,9 @@ class Machinery:
         return target
 
     def can_join(self, contestant: Contestant, group: Group) -> bool:
-        if group.listener == "python" or contestant.name == FLOOR:
-            return True
-        return contestant.name in self.listeners
+        if group.role == "feed-cython" and contestant.name not in (FLOOR, *self.listeners):
+            return False
+        return group.admits(contestant)
 
     # ---- Processes --------------------------------------------------------------------------
 
@@ -179,21 +194,30 @@ class Machinery:
             self.scratch / f"stderr-{self.started}.txt",
         )
 
-    def start_floor(self, role: str, mode: str, core: int, *options: object) -> Worker:
-        return self.start(
-            [str(self.floor), role, mode, "--core", str(core), *map(str, options)], None
-        )
+    def start_floor(self, role: str, group: Group, core: int, *options: object) -> Worker:
+        command = [str(self.floor), role, group.work, "--core", str(core), *map(str, options)]
+        if group.work in ("inflate", "deflate"):
+            command += ["--ticks", str(self.ticks)]
+        return self.start(command, None)
 
     def start_python(
-        self, contestant: Contestant, role: str, loop: str, core: int, *options: object
+        self, contestant: Contestant, group: Group, core: int, *options: object
     ) -> Worker:
-        command = [str(self.environment(contestant).python), str(WORKERS / str(contestant.worker))]
-        command += [role, "--loop", loop, "--core", str(core), *map(str, options)]
-        if contestant.coalesce != "default":
-            command += ["--coalesce", contestant.coalesce]
-        if role == "feed-cython":
+        """The contestant's worker, in the group's role."""
+        environment = self.environment(contestant)
+        program, own = str(contestant.worker), list(contestant.options)
+        if group.role in ("inflate", "deflate"):
+            options += ("--ticks", self.ticks)
+            if contestant.deflating:
+                program, *own = contestant.deflating
+        command = [str(environment.python), str(WORKERS / program), group.role]
+        command += ["--loop", group.loop, "--core", str(core)]
+        command += map(str, (*own, *group.options, *options))
+        if group.role == "feed-cython":
             command += ["--listener-dir", str(self.listeners[contestant.name])]
-        return self.start(command, self.environment(contestant))
+        if group.plain_malloc:
+            environment = PlainMalloc(environment.python, environment.tools)
+        return self.start(command, environment)
 
     def server_tls(self, group: Group) -> list[object]:
         paths = ["--cert", self.scratch / "cert.pem", "--key", self.scratch / "key.pem"]
@@ -201,6 +225,11 @@ class Machinery:
 
     def client_tls(self, group: Group) -> list[object]:
         return ["--ca", self.scratch / "ca.pem"] if group.tls else []
+
+
+def resident_bytes(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class Worker:
@@ -283,7 +312,8 @@ class Pair:
         cpu, other = answer["cpu"], answer["peer_cpu"]
         if self.contestant_serves:
             cpu, other = other, cpu
-        return {"count": answer["count"], "wall": answer["wall"], "cpu": cpu, "other_cpu": other}
+        found = {"count": answer["count"], "wall": answer["wall"], "cpu": cpu, "other_cpu": other}
+        return found | {key: answer[key] for key in ("ratio",) if key in answer}
 
 
 @contextlib.contextmanager
@@ -293,7 +323,6 @@ def processes_of(
     """Start what a group needs; give the pairs, and why a contestant has none."""
     measured, other = machinery.cores
     far = measured if group.one_core else other
-    mode = "feed" if group.program == "feed" else "echo"
     with contextlib.ExitStack() as stack:
 
         def keep(worker: Worker) -> Worker:
@@ -301,13 +330,13 @@ def processes_of(
             return worker
 
         def floor_server(core: int) -> Worker:
-            options = machinery.server_tls(group)
-            return keep(machinery.start_floor("server", mode, core, *options))
+            return keep(machinery.start_floor("server", group, core, *machinery.server_tls(group)))
 
         def floor_client(core: int, port: int) -> Worker:
             options: list[object] = ["--port", port, "--conns", group.connections]
-            options += ["--depth", group.depth, *machinery.client_tls(group)]
-            return keep(machinery.start_floor("client", mode, core, *options))
+            options += ["--depth", group.depth, "--window", group.window]
+            options += machinery.client_tls(group)
+            return keep(machinery.start_floor("client", group, core, *options))
 
         def pair_of(contestant: Contestant) -> Pair:
             is_floor = contestant.name == FLOOR
@@ -316,20 +345,13 @@ def processes_of(
                     server = floor_server(measured)
                 else:
                     options = machinery.server_tls(group)
-                    server = keep(
-                        machinery.start_python(
-                            contestant, "echo-server", group.loop, measured, *options
-                        )
-                    )
+                    server = keep(machinery.start_python(contestant, group, measured, *options))
                 return Pair(floor_client(far, server.port), server, True, True)
             assert shared is not None
             if is_floor:
                 return Pair(floor_client(measured, shared.port), shared, True, False)
-            role = "echo-client" if mode == "echo" else "feed"
-            if group.listener == "cython":
-                role = "feed-cython"
             options = ["--port", shared.port, *machinery.client_tls(group)]
-            client = machinery.start_python(contestant, role, group.loop, measured, *options)
+            client = machinery.start_python(contestant, group, measured, *options)
             return Pair(keep(client), shared, False, False)
 
         # One server for all clients, so that nothing but the client differs.

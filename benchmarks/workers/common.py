@@ -5,8 +5,8 @@ standard library and its contestant alone, since each runs in another environmen
 
 Client roles print ``{"pid": ..}`` once connected, then answer one JSON line of stdin with one of
 stdout: ``{"size": bytes, "seconds": s, "peer_pid": pid}`` gives
-``{"count": .., "wall": s, "cpu": s, "peer_cpu": s}``. Servers print ``{"port": .., "pid": ..}`` and
-live until their stdin ends.
+``{"count": .., "wall": s, "cpu": s, "peer_cpu": s}``. Servers print ``{"port": .., "pid": ..}``,
+answer a line ``memory`` with ``{"malloc": bytes}``, and live until their stdin ends.
 
 Always true here: messages are counted down, not timed (a look at the clock for every message
 would cost as much as parsing one), and between two commands a worker waits in a blocking read of
@@ -18,24 +18,39 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import gc
 import json
 import os
+import resource
 import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from malloc import allocated
+
+BATCH = 256  # compressed messages between two questions to the floor
+QUESTION = b"?"
 
 
 class Client(Protocol):
-    """A connected contestant."""
+    """A connected contestant. Where it takes or sends ticks, or connects, sizes mean nothing."""
 
     async def check(self, size: int) -> None:
         """Do one round trip (or take one frame) and compare it byte by byte."""
 
     async def run(self, size: int, count: int) -> None:
         """Do ``count`` round trips (or take ``count`` frames) of ``size`` bytes."""
+
+
+@runtime_checkable
+class Deflates(Protocol):
+    """A client that knows how much smaller its last batch became."""
+
+    ratio: float
 
 
 def payload_of(size: int) -> bytes:
@@ -62,6 +77,10 @@ def parse_args(roles: tuple[str, ...]) -> argparse.Namespace:
     parser.add_argument("--cert", help="chain file: the server speaks TLS")
     parser.add_argument("--key", help="private key file of --cert")
     parser.add_argument("--coalesce", choices=("default", "on", "off"), default="default")
+    parser.add_argument("--send-loop", action="store_true", help="broadcast by send, not at once")
+    parser.add_argument("--api", default="websockets", help="package that websockets_worker uses")
+    parser.add_argument("--ping-interval", type=float, help="seconds, of the idle server")
+    parser.add_argument("--ticks", type=Path, help="messages of the compression roles, one a line")
     parser.add_argument("--listener-dir", help="where the built Cython listener is")
     return parser.parse_args()
 
@@ -71,7 +90,32 @@ def url_of(args: argparse.Namespace) -> str:
 
 
 def client_tls(args: argparse.Namespace) -> ssl.SSLContext | None:
-    return ssl.create_default_context(cafile=args.ca) if args.ca else None
+    return _client_context(args.ca) if args.ca else None
+
+
+@functools.cache
+def _client_context(ca: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca)
+
+
+def ticks_of(args: argparse.Namespace) -> list[bytes]:
+    text: bytes = args.ticks.read_bytes()
+    return text.splitlines()
+
+
+class Turns:
+    """Messages one after the other, and again from the first one."""
+
+    def __init__(self, messages: list[bytes]) -> None:
+        self._messages = messages
+        self._next = 0
+
+    def take(self, count: int) -> list[bytes]:
+        start, end = self._next, self._next + count
+        self._next = end % len(self._messages)
+        if end <= len(self._messages):
+            return self._messages[start:end]
+        return [self._messages[i % len(self._messages)] for i in range(start, end)]
 
 
 def server_tls(args: argparse.Namespace) -> ssl.SSLContext | None:
@@ -125,7 +169,8 @@ async def obey(client: Client) -> None:
         await client.run(size, count)
         wall, cpu, peer_cpu = clocks.elapsed()
         rates[size] = count / wall
-        say(count=count, wall=wall, cpu=cpu, peer_cpu=peer_cpu)
+        shrunk = {"ratio": client.ratio} if isinstance(client, Deflates) else {}
+        say(count=count, wall=wall, cpu=cpu, peer_cpu=peer_cpu, **shrunk)
 
 
 async def calibrate(client: Client, size: int, enough: float = 0.03) -> float:
@@ -147,7 +192,7 @@ async def serve(start: Callable[[], Awaitable[tuple[object, int]]]) -> None:
     """
     server, port = await start()
     stdin_ended = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().add_reader(0, _end, stdin_ended)
+    asyncio.get_running_loop().add_reader(0, _answer, stdin_ended)
     say(port=port, pid=os.getpid())
     gc.collect()
     gc.freeze()
@@ -155,14 +200,19 @@ async def serve(start: Callable[[], Awaitable[tuple[object, int]]]) -> None:
     del server
 
 
-def _end(stdin_ended: asyncio.Future[None]) -> None:
-    if not stdin_ended.done():
+def _answer(stdin_ended: asyncio.Future[None]) -> None:
+    if os.read(0, 64):
+        gc.collect()
+        say(malloc=allocated())
+    elif not stdin_ended.done():
         stdin_ended.set_result(None)
 
 
 def run(args: argparse.Namespace, main: Coroutine[Any, Any, None]) -> None:
     """Run ``main`` on the chosen loop and core, then leave without waiting for connections."""
     os.sched_setaffinity(0, {args.core})
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with contextlib.suppress(KeyboardInterrupt):
         _new_loop(args.loop).run_until_complete(main)
     sys.stdout.flush()

@@ -1,6 +1,8 @@
 """The worker of both picows: ours and PyPI's, whichever the interpreter has.
 
-Only what both know is used, but for ``coalesce_writes``, which ``--coalesce`` sets.
+Only what both know is used, but for ``coalesce_writes``, which ``--coalesce`` sets, ``broadcast``,
+which is used where there is one, and compression, of which PyPI's knows in another API alone
+(websockets_worker.py).
 
 The client of a round trip leaves the payload alone, as a listener does that decides by the kind of
 message; the server echoes what ``--coalesce default`` users would write: the payload as ``bytes``
@@ -12,9 +14,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from common import (
+    BATCH,
+    QUESTION,
+    Turns,
     client_tls,
     feed_payload_of,
     feed_request,
@@ -24,11 +30,12 @@ from common import (
     run,
     serve,
     server_tls,
+    ticks_of,
     url_of,
 )
 
 import picows
-from picows import WSFrame, WSListener, WSMsgType, WSTransport
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 BINARY = WSMsgType.BINARY
 CLOSE = WSMsgType.CLOSE
@@ -93,6 +100,66 @@ class EchoServerListener(WSListener):  # type: ignore[misc, unused-ignore]
             transport.send(msg_type, frame.get_payload_as_memoryview())
 
 
+class ClosingListener(WSListener):  # type: ignore[misc, unused-ignore]
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == CLOSE:
+            transport.disconnect()
+
+
+class DeflatingListener(WSListener):  # type: ignore[misc, unused-ignore]
+    """Sends a batch of ticks and a question for each answer."""
+
+    def __init__(self) -> None:
+        self.ticks = Turns([b""])
+        self.batch: list[bytes] = []
+        self.left = 0
+        self.answer: bytes = b""
+        self.done: asyncio.Future[None] | None = None
+
+    def send_batch(self, transport: WSTransport) -> None:
+        count = min(BATCH, self.left)
+        self.left -= count
+        self.batch = self.ticks.take(count)
+        for tick in self.batch:
+            transport.send(BINARY, tick)
+        transport.send(WSMsgType.TEXT, QUESTION)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        self.answer = frame.get_payload_as_bytes()
+        if self.left:
+            self.send_batch(transport)
+        else:
+            self.done.set_result(None)  # type: ignore[union-attr]
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        fail(self.done)
+
+
+class BroadcastListener(WSListener):  # type: ignore[misc, unused-ignore]
+    def __init__(self, transports: list[WSTransport]) -> None:
+        self.transports = transports
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transports.append(transport)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.transports.remove(transport)
+
+
+class SendLoopListener(BroadcastListener):
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        payload = frame.get_payload_as_bytes()
+        for receiver in self.transports:
+            receiver.send(BINARY, payload)
+
+
+class BroadcastAtOnceListener(BroadcastListener):
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        picows.broadcast(  # type: ignore[attr-defined, unused-ignore]
+            self.transports, BINARY, frame.get_payload_as_bytes()
+        )
+
+
 def fail(future: asyncio.Future[Any] | None) -> None:
     if future is not None and not future.done():
         future.set_exception(ConnectionResetError("the peer hung up"))
@@ -102,12 +169,19 @@ def coalesce_of(args: argparse.Namespace) -> dict[str, Any]:
     return {} if args.coalesce == "default" else {"coalesce_writes": args.coalesce == "on"}
 
 
+def compression_of(args: argparse.Namespace) -> dict[str, Any]:
+    if args.role not in ("inflate", "deflate"):
+        return {}
+    return {"permessage_deflate": True, "assemble_messages": True}
+
+
 async def connect(args: argparse.Namespace, factory: type[Any]) -> tuple[WSTransport, Any]:
     return await picows.ws_connect(
         factory,
         url_of(args),
         ssl_context=client_tls(args),
         **coalesce_of(args),
+        **compression_of(args),
     )
 
 
@@ -150,7 +224,8 @@ class FeedClient:
     async def check(self, size: int) -> None:
         transport, listener = await connect(self.args, CheckingListener)
         transport.send(WSMsgType.TEXT, feed_request(1, size))
-        if await asyncio.wait_for(listener.first, 10) != feed_payload_of(size):
+        right = ticks_of(self.args)[0] if self.args.ticks else feed_payload_of(size)
+        if await asyncio.wait_for(listener.first, 10) != right:
             raise ValueError("the frame differs")
         transport.disconnect()
 
@@ -161,31 +236,97 @@ class FeedClient:
         await self.listener.done
 
 
-async def echo_client(args: argparse.Namespace) -> None:
-    await obey(EchoClient(*await connect(args, EchoClientListener), args))
+class ConnectClient:
+    """Connections one after another: upgrade, CLOSE and its echo."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+
+    async def check(self, size: int) -> None:
+        await self.run(size, 1)
+
+    async def run(self, size: int, count: int) -> None:
+        for _ in range(count):
+            transport, _ = await connect(self.args, ClosingListener)
+            transport.send_close(WSCloseCode.OK)
+            await transport.wait_disconnected()
 
 
-async def feed_client(args: argparse.Namespace) -> None:
-    factory: type[Any] = FeedListener
-    if args.role == "feed-cython":
-        sys.path.insert(0, args.listener_dir)
-        from feed_listener import (  # type: ignore[import-not-found, unused-ignore]
-            CythonFeedListener,
-        )
+class DeflateClient:
+    """One connection that compresses what it sends."""
 
-        factory = CythonFeedListener
-    await obey(FeedClient(*await connect(args, factory), args))
+    def __init__(
+        self, transport: WSTransport, listener: DeflatingListener, args: argparse.Namespace
+    ) -> None:
+        self.transport = transport
+        self.listener = listener
+        self.args = args
+        self.listener.ticks = Turns(ticks_of(args))
+        self.ratio = 0.0
+
+    async def check(self, size: int) -> None:
+        first = DeflateClient(*await connect(self.args, DeflatingListener), self.args)
+        await first.run(size, 1)
+        if first.listener.answer != ticks_of(self.args)[0]:
+            raise ValueError("the message differs")
+        first.transport.disconnect()
+
+    async def run(self, size: int, count: int) -> None:
+        self.listener.left = count
+        self.listener.done = asyncio.get_running_loop().create_future()
+        self.listener.send_batch(self.transport)
+        await self.listener.done
+        if count > 1:
+            self.ratio = sum(map(len, self.listener.batch)) / int(self.listener.answer)
 
 
-async def echo_server(args: argparse.Namespace) -> None:
+async def client(args: argparse.Namespace) -> None:
+    if args.role == "connect":
+        await obey(ConnectClient(args))
+    elif args.role == "echo-client":
+        await obey(EchoClient(*await connect(args, EchoClientListener), args))
+    elif args.role == "deflate":
+        await obey(DeflateClient(*await connect(args, DeflatingListener), args))
+    else:
+        await obey(FeedClient(*await connect(args, feed_listener(args)), args))
+
+
+def feed_listener(args: argparse.Namespace) -> type[Any]:
+    if args.role != "feed-cython":
+        return FeedListener
+    sys.path.insert(0, args.listener_dir)
+    from feed_listener import (  # type: ignore[import-not-found, unused-ignore]
+        CythonFeedListener,
+    )
+
+    listener: type[Any] = CythonFeedListener
+    return listener
+
+
+def server_listener(args: argparse.Namespace) -> Callable[[], WSListener]:
+    if args.role != "broadcast-server":
+        return EchoServerListener
+    transports: list[WSTransport] = []
+    if hasattr(picows, "broadcast") and not args.send_loop:
+        return lambda: BroadcastAtOnceListener(transports)
+    return lambda: SendLoopListener(transports)
+
+
+async def server(args: argparse.Namespace) -> None:
+    factory = server_listener(args)
+    keepalive: dict[str, Any] = {}
+    if args.role == "idle-server":
+        keepalive = {"enable_auto_ping": True, "auto_ping_idle_timeout": args.ping_interval}
+
     async def start() -> tuple[object, int]:
         server = await picows.ws_create_server(
-            lambda request: EchoServerListener(),
+            lambda request: factory(),
             "localhost",
             0,
             ssl=server_tls(args),
             family=2,  # AF_INET: one listening socket, one port
             **coalesce_of(args),
+            **keepalive,
         )
         return server, server.sockets[0].getsockname()[1]
 
@@ -193,9 +334,11 @@ async def echo_server(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args = parse_args(("echo-client", "echo-server", "feed", "feed-cython"))
-    role = {"echo-client": echo_client, "echo-server": echo_server}.get(args.role, feed_client)
-    run(args, role(args))
+    servers = ("echo-server", "broadcast-server", "idle-server")
+    args = parse_args(
+        ("echo-client", "feed", "feed-cython", "connect", "inflate", "deflate", *servers)
+    )
+    run(args, server(args) if args.role in servers else client(args))
 
 
 if __name__ == "__main__":
