@@ -66,7 +66,12 @@ cdef bytes deflated_frame(
             shared = Deflater(deflater.window_bits, False, deflater.level, deflater.memory_level)
             state.broadcast_deflaters[key] = shared
         out = state.take_body(SMALL_OUTPUT)
-        deflated = (<Deflater>shared).deflate(out, payload, size, True)
+        try:
+            deflated = (<Deflater>shared).deflate(out, payload, size, True)
+        except BaseException:
+            # Half of the message may be in it, and come with the next one.
+            del state.broadcast_deflaters[key]
+            raise
         frame = built_frame(first | 0x40, out.data, deflated)
         state.give_back_body(out)
         frames[key] = frame
@@ -169,8 +174,8 @@ def broadcast(transports, WSMsgType msg_type, message, *, compress=None):
                     send_to(each, first, &view, message, compress, plain, deflated)
                     sent += 1
             except OSError as exc:
-                each.logger.log(PICOWS_DEBUG_LL, "writing failed: %s", exc)
                 closed.append(each)
+                each.logger.log(PICOWS_DEBUG_LL, "writing failed: %s", exc)
     finally:
         PyBuffer_Release(&view)
     return BroadcastResult(sent, closed, overflowed, busy)

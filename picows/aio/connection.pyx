@@ -137,7 +137,7 @@ cdef class Connection(Inbound, BufferedProtocol):
             self.in_connection_made = False
 
     def get_buffer(self, Py_ssize_t sizehint):
-        return self.receiver.get_buffer()
+        return self.receiver.get_buffer(sizehint)
 
     def buffer_updated(self, Py_ssize_t nbytes):
         if self.auto_ping is not None:
@@ -201,6 +201,9 @@ cdef class Connection(Inbound, BufferedProtocol):
         self.sendable = False
         self.disconnected = True
         self.fd = -1
+        # uvloop's transport does not take them any more.
+        self.drop_outbox()
+        self.postponed = None
         self.look_fd = self.poll_fd = -1
         if self.look_timer is not None:
             self.look_timer.cancel()
@@ -379,9 +382,9 @@ cdef class Connection(Inbound, BufferedProtocol):
             self.flush_outbox()
         except OSError:
             return
-        except BaseException:
-            self._lose()
-            raise
+        if self.aborted:
+            # By what a callback of that did.
+            return
         if self.paused_below:
             # A transport that ends its TLS has to hear the peer's part of that.
             self.paused_below = False

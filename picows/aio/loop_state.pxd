@@ -27,8 +27,9 @@ cdef class LoopState(BufferPool):
         Block outbox
         size_t outbox_size
         void* outbox_owner
-        # Other connections that gather: a list, or None.
+        # Other connections that gather: a list, or None; how many bytes.
         list gatherers
+        size_t aside_size
         # What broadcasts compress with, by parameters: a dict, or None.
         dict broadcast_deflaters
 

@@ -40,27 +40,35 @@ cdef extern from "socket_calls.h" nogil:
 cdef enum:
     # From here on a write lets other threads run.
     RELEASE_GIL_FROM = 64 * 1024
+    # All that connections gather beside the one that is read: more is not kept from the sockets.
+    ASIDE_LIMIT = 16 * 1024 * 1024
 
 
 cdef int flush_gathered(LoopState state) except -1:
-    """The batch is over: send what it made connections gather, each with one write."""
+    """Send what connections have gathered that are not being read, each with one write."""
     cdef Writer writer
     fatal = None
     while state.gatherers is not None:
         gatherers = state.gatherers
         state.gatherers = None
+        state.aside_size = 0
         for writer in gatherers:
+            # Whatever happens to one of them, the others are not to wait.
             try:
-                writer.flush_outbox()
-            except OSError as exc:
-                writer.logger.log(PICOWS_DEBUG_LL, "writing failed: %s", exc)
+                try:
+                    writer.flush_outbox()
+                except OSError as exc:
+                    writer.logger.log(PICOWS_DEBUG_LL, "writing failed: %s", exc)
             except BaseException as exc:
-                # What it had gathered is gone: nothing can follow. The others are not to wait.
                 fatal = exc
-                writer._lose()
     if fatal is not None:
         raise fatal
     return 0
+
+
+def _flush_late(LoopState state):
+    """A callback runs the loop again, and waits there perhaps for an answer to what was gathered."""
+    flush_gathered(state)
 
 
 cdef class Writer(WSTransport):
@@ -89,16 +97,17 @@ cdef class Writer(WSTransport):
 
     cdef int overflow(self, size_t size) except -1:
         """A message of `size` bytes is not sent; with the policy "close" none will be."""
+        cdef size_t waiting = self.bytes_waiting()
         closes = self.overflow_policy == OVERFLOW_CLOSE
-        self.logger.log(
-            INFO if closes else PICOWS_DEBUG_LL,
-            "%s: %d bytes wait for the peer, and max_write_buffer is %d",
-            "disconnecting" if closes else f"message of {size} bytes not sent",
-            self.bytes_waiting(), self.max_write_buffer,
-        )
         if closes:
             # Not gracefully: that would wait for a peer that does not read.
             self.disconnect(False)
+        self.logger.log(
+            INFO if closes else PICOWS_DEBUG_LL,
+            "%s: %d bytes wait for the peer, and max_write_buffer is %d",
+            "disconnected" if closes else f"message of {size} bytes not sent",
+            waiting, self.max_write_buffer,
+        )
         return 0
 
     cdef bint is_over_limit(self, size_t size) except? True:
@@ -112,11 +121,16 @@ cdef class Writer(WSTransport):
         )
 
     cdef size_t bytes_waiting(self) except? 0:
-        """What the system has not taken yet."""
-        cdef size_t waiting = self.underlying.get_write_buffer_size()
+        """What the system has not taken; with what is gathered behind it, if there is something."""
+        cdef size_t waiting
+        try:
+            waiting = self.underlying.get_write_buffer_size()
+        except AttributeError:
+            # asyncio's TLS of Python 3.10, closed, has let go of what it would ask.
+            waiting = 0
         if self.postponed is not None:
             waiting += sum([len(each) for each in self.postponed])
-        return waiting
+        return waiting + self.gathered_size if waiting else 0
 
     # Coalescing
 
@@ -166,10 +180,14 @@ cdef class Writer(WSTransport):
         if self.aside is None:
             if state.gatherers is None:
                 state.gatherers = []
+                self.loop.call_soon(_flush_late, state)
             state.gatherers.append(self)
             self.aside = []
         self.aside.append(frame)
         self.gathered_size += <size_t>len(frame)
+        state.aside_size += <size_t>len(frame)
+        if state.aside_size > ASIDE_LIMIT:
+            flush_gathered(state)
         return 0
 
     cdef int make_room(self, size_t size) except -1:
@@ -188,18 +206,23 @@ cdef class Writer(WSTransport):
             bytes data
         if not size:
             return 0
-        if aside is not None:
-            self.drop_outbox()
-            data = aside[0] if len(aside) == 1 else b"".join(aside)
-            if self._may_write_socket():
-                return self._emit(PyBytes_AS_STRING(data), size, NULL, 0)
-            return self._hand_over(data)
-        if self._may_write_socket():
-            self.drop_outbox()
-            return self._emit(state.outbox.data, size, NULL, 0)
-        data = PyBytes_FromStringAndSize(state.outbox.data, <Py_ssize_t>size)
+        # Dropped first: what this calls may gather anew.
         self.drop_outbox()
-        return self._hand_over(data)
+        try:
+            if aside is not None:
+                data = aside[0] if len(aside) == 1 else b"".join(aside)
+                if self._may_write_socket():
+                    return self._emit(PyBytes_AS_STRING(data), size, NULL, 0)
+            else:
+                if self._may_write_socket():
+                    return self._emit(state.outbox.data, size, NULL, 0)
+                data = PyBytes_FromStringAndSize(state.outbox.data, <Py_ssize_t>size)
+            return self._hand_over(data)
+        except BaseException:
+            # Frames are missing that were told as sent: nothing can follow them.
+            if not self.aborted:
+                self._lose()
+            raise
 
     cdef int drop_outbox(self) noexcept:
         self.gathered_size = 0

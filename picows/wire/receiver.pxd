@@ -95,7 +95,7 @@ cdef class Receiver:
         readonly unsigned int violation_code
         readonly str violation_text
 
-    cdef object get_buffer(self)
+    cdef object get_buffer(self, Py_ssize_t expected=*)
     cdef bytes take_raw(self, Py_ssize_t nbytes)
     cdef int received(self, Py_ssize_t nbytes, bint hold) except -1
     cdef int append(self, const char* data, size_t size) except -1

@@ -103,6 +103,8 @@ cdef extern from *:
 cdef enum:
     # A frame that misses up to this many bytes waits in a small block; beyond, it gets a buffer.
     REST_MISSING = 4 * 1024
+    # More than a TLS record holds (RFC 8446 section 5.1).
+    TLS_RECORD = 32 * 1024
     # A kept frame up to this size moves to memory of its own; a larger one keeps its block.
     MOVE_LIMIT = 16 * 1024
     # One bit for each opcode that RFC 6455 section 5.2 defines.
@@ -199,18 +201,19 @@ cdef class Receiver:
 
     # Reading
 
-    cdef object get_buffer(self):
+    cdef object get_buffer(self, Py_ssize_t expected=0):
         """
         Where the next read goes: a writable memoryview.
 
-        With `reads_whole` of READ_SIZE bytes always. The TLS of asyncio and uvloop decrypts less
-        than that at a time; where it fills the buffer, it goes on in the next iteration of the
-        loop, and when the end of the connection comes first, the rest is lost.
+        With `reads_whole` it is larger than what can come. Where the TLS of asyncio and uvloop
+        fills the buffer, it goes on in the next iteration of the loop, and when the end of the
+        connection comes first, the rest is lost. It decrypts the `expected` bytes, and what it had
+        of the record before, at a time.
         """
         cdef:
             BufferPool pool = self.pool
             Block block
-            size_t capacity
+            size_t capacity = PRIVATE_READ_SIZE
         if self.frame_size and not self.reads_whole:
             block = self.own
             if self.own_end == block.capacity:
@@ -227,9 +230,12 @@ cdef class Receiver:
                 self.own_end,
                 min(block.capacity, self.own_start + self.frame_size) - self.own_end,
             )
-        if pool.shared_busy:
+        if self.reads_whole:
+            capacity = READ_SIZE
+            if expected > READ_SIZE - TLS_RECORD:
+                capacity = <size_t>expected + TLS_RECORD
+        if pool.shared_busy or capacity > READ_SIZE:
             self.target = TARGET_PRIVATE
-            capacity = READ_SIZE if self.reads_whole else PRIVATE_READ_SIZE
             self.private = new_block(FRONT_SIZE + capacity)
             return self.private.open_window(FRONT_SIZE, capacity)
         pool.shared_reader = <void*>self
@@ -330,7 +336,7 @@ cdef class Receiver:
         cdef:
             Block block = self.own
             size_t capacity
-        if size > block.capacity - self.own_end:
+        if block.pinned or size > block.capacity - self.own_end:
             capacity = max(
                 self.own_end + size, min(self.own_start + self.frame_size, 2 * block.capacity)
             )
