@@ -67,7 +67,7 @@ cdef int flush_gathered(LoopState state) except -1:
 
 
 def _flush_late(LoopState state):
-    """A callback runs the loop again, and waits there perhaps for an answer to what was gathered."""
+    """A callback runs the loop again, and perhaps waits there for the answer to what it sent."""
     flush_gathered(state)
 
 
