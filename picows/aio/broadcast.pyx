@@ -5,18 +5,11 @@ Always holds: nothing is sent before all parameters were checked; what goes wron
 connection disturbs no other.
 """
 
-from cpython.buffer cimport (
-    PyBUF_SIMPLE,
-    PyBuffer_FillInfo,
-    PyBuffer_Release,
-    PyObject_CheckBuffer,
-    PyObject_GetBuffer,
-)
+from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 
 from picows.aio.loop_state cimport LoopState
-from picows.aio.outbound cimport Outbound, largest_frame
+from picows.aio.outbound cimport Outbound, largest_frame, view_payload
 from picows.aio.writer cimport OVERFLOW_RAISE
 from picows.wire.buffers cimport Block
 from picows.wire.deflate cimport Deflater
@@ -126,8 +119,6 @@ def broadcast(transports, WSMsgType msg_type, message, *, compress=None):
     cdef:
         Outbound each
         Py_buffer view
-        const char* text
-        Py_ssize_t text_size = 0
         Py_ssize_t sent = 0
         unsigned char first = first_byte(<unsigned int>msg_type, True, False, False, False)
         bint is_data = <int>msg_type <= BINARY
@@ -145,15 +136,7 @@ def broadcast(transports, WSMsgType msg_type, message, *, compress=None):
         if not isinstance(transport, Outbound):
             raise TypeError(f"transports must be WSTransport objects, not {transport!r}")
         (<Outbound>transport).check_thread()
-    if isinstance(message, str):
-        text = PyUnicode_AsUTF8AndSize(message, &text_size)
-        PyBuffer_FillInfo(&view, message, <void*>text, text_size, 1, PyBUF_SIMPLE)
-    elif message is None:
-        PyBuffer_FillInfo(&view, b"", <void*>b"", 0, 1, PyBUF_SIMPLE)
-    elif PyObject_CheckBuffer(message):
-        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
-    else:
-        raise TypeError(f"message must be bytes-like, str or None, not {type(message).__name__}")
+    view_payload(message, &view)
     try:
         if not is_data:
             check_data_frame(<int>msg_type, <size_t>view.len, True)

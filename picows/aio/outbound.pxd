@@ -10,6 +10,9 @@ cdef inline size_t largest_frame(size_t size) noexcept nogil:
     return size + size // 4 + 64
 
 
+cdef int view_payload(object message, Py_buffer* view) except -1
+
+
 cdef class Outbound(Writer):
     cdef:
         bint masked

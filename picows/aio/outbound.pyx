@@ -75,6 +75,23 @@ cdef enum:
     SMALL_OUTPUT = 4 * 1024
 
 
+cdef int view_payload(object message, Py_buffer* view) except -1:
+    """The bytes of what users send (bytes-like, str, None); the caller releases them."""
+    cdef:
+        const char* text
+        Py_ssize_t size = 0
+    if isinstance(message, str):
+        text = PyUnicode_AsUTF8AndSize(message, &size)
+        PyBuffer_FillInfo(view, message, <void*>text, size, 1, PyBUF_SIMPLE)
+    elif message is None:
+        PyBuffer_FillInfo(view, b"", <void*>b"", 0, 1, PyBUF_SIMPLE)
+    elif PyObject_CheckBuffer(message):
+        PyObject_GetBuffer(message, view, PyBUF_SIMPLE)
+    else:
+        raise TypeError(f"message must be bytes-like, str or None, not {type(message).__name__}")
+    return 0
+
+
 cdef class Outbound(Writer):
 
     # What users call
@@ -260,20 +277,8 @@ cdef class Outbound(Writer):
         """A data frame where permessage-deflate was agreed on (RFC 7692 section 6)."""
         cdef:
             Py_buffer view
-            const char* payload = NULL
-            Py_ssize_t size = 0
             unsigned char first = first_byte(<unsigned int>msg_type, fin, False, False, False)
-        if isinstance(message, str):
-            payload = PyUnicode_AsUTF8AndSize(message, &size)
-            PyBuffer_FillInfo(&view, message, <void*>payload, size, 1, PyBUF_SIMPLE)
-        elif message is None:
-            PyBuffer_FillInfo(&view, b"", <void*>b"", 0, 1, PyBUF_SIMPLE)
-        elif PyObject_CheckBuffer(message):
-            PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
-        else:
-            raise TypeError(
-                f"message must be bytes-like, str or None, not {type(message).__name__}"
-            )
+        view_payload(message, &view)
         try:
             # Ahead of compressing: pause_writing may send as well, and what leaves first has to be
             # compressed first.
