@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from soak.accounts import Deliberate
 from soak.listeners import Caller
-from soak.servers import IMPATIENT, LIMIT, PATIENT, SERVERS, Server
+from soak.servers import LIMIT, PATIENT, SERVERS, Server
 
 from picows import (
     WSAutoPingStrategy,
@@ -339,7 +339,7 @@ class RawSlot(Slot):
         is_own = options["use_aiofastnet"] is False
         is_live = role not in ("silent", "stalled")
         if not is_live:
-            options.update(IMPATIENT, enable_auto_ping=True)
+            options.update(self.side.impatient, enable_auto_ping=True)
         listener = self.caller(
             f"{role} {seed} {'TLS' if is_secure else 'plain'}",
             seed,

@@ -46,6 +46,11 @@ class LoopSide:
         self.raw_clients: int = args.raw
         # Seconds in which they begin.
         self.ramp = (self.clients + self.raw_clients) / 50
+        # The more threads a raw peer has on the same machine, the later it comes to its answer.
+        self.impatient = {
+            "auto_ping_idle_timeout": 0.4,
+            "auto_ping_reply_timeout": max(1.0, (self.clients + self.raw_clients) / 60),
+        }
         self.certificates: Path = args.certificates
         self.accounts = Accounts()
         self.lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
 # Seconds for what has no reason to take long.
 LIMIT = 60 * loops.TIME_FACTOR
-# What an auto ping of ours gives a peer that lives, and one that may be dead.
+# What an auto ping of ours gives a peer that lives; and, `impatient`, one that may be dead.
 PATIENT = {"auto_ping_idle_timeout": 0.5, "auto_ping_reply_timeout": 20 * loops.TIME_FACTOR}
-IMPATIENT = {"auto_ping_idle_timeout": 0.4, "auto_ping_reply_timeout": 4.0}
 HANDSHAKE_TIMEOUT = 12 * loops.TIME_FACTOR
 
 # TLS and transports; who stays silent is thrown out by the impatient ones.
@@ -82,7 +81,7 @@ class Server:
             "coalesce_writes": choose((True, False)),
             "disconnect_on_exception": choose((True, False)),
             "read_buffer_init_size": choose((1, 16 * 1024, 1024 * 1024)),
-            **(PATIENT if self.patience == "patient" else IMPATIENT),
+            **(PATIENT if self.patience == "patient" else self.side.impatient),
         }
         # While a new server starts, the old one may still have a client in its opening handshake.
         route = functools.partial(self.route, options["enable_auto_pong"])
