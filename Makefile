@@ -46,11 +46,29 @@ demo: build  ## an echo server and its client; prints round trips per second and
 .PHONY: peers
 peers: .venv-peers/.made  ## .venv-peers, with PyPI's picows and other peers
 
+# PyPI carries its source, inside of a package that is not used otherwise.
+ZLIB_NG := build/zlib-ng
+$(ZLIB_NG)/libz-ng.a: requirements/zlib-ng.txt | $(VENV)/.made
+	rm -rf $(ZLIB_NG)
+	mkdir -p $(ZLIB_NG)/sdist
+	$(BIN)/python $(PIP) download --no-deps --no-binary zlib-ng --require-hashes -r requirements/zlib-ng.txt \
+		--dest $(ZLIB_NG)/sdist
+	tar -xzf $(ZLIB_NG)/sdist/*.tar.gz -C $(ZLIB_NG)/sdist --strip-components=1
+	cd $(ZLIB_NG) && CFLAGS="-O2 -fPIC" sdist/src/zlib_ng/zlib-ng/configure --static >configure.out
+	$(MAKE) --silent -j2 -C $(ZLIB_NG) libz-ng.a >$(ZLIB_NG)/make.out
+
+ZLIB_NG_LIB := build/release-zlib-ng/tree
+
+.PHONY: zlib-ng
+zlib-ng: build $(ZLIB_NG)/libz-ng.a  ## picows with zlib-ng (built from source), in build/release-zlib-ng/tree
+	PICOWS_ZLIB=zlib-ng C_INCLUDE_PATH=$(ZLIB_NG) LIBRARY_PATH=$(ZLIB_NG) \
+		$(BIN)/python setup.py --quiet build --build-lib $(ZLIB_NG_LIB)
+
 .PHONY: test
 test: lint types docs pytest  ## all that CI runs: lint, types, docs and the suite
 
 .PHONY: pytest
-pytest: build peers  ## the suite alone (PYTEST_ARGS="-k close -x")
+pytest: build peers $(ZLIB_NG)/libz-ng.a  ## the suite alone (PYTEST_ARGS="-k close -x")
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 .PHONY: lint
@@ -89,7 +107,7 @@ build-sanitize: $(VENV)/.made
 	PICOWS_BUILD=sanitize $(BIN)/python setup.py --quiet build --build-lib $(SANITIZE_LIB)
 
 .PHONY: sanitize
-sanitize: build build-sanitize peers  ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: build build-sanitize peers $(ZLIB_NG)/libz-ng.a  ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(SANITIZE_ENV) $(BIN)/pytest -p no:cacheprovider $(PYTEST_ARGS)
 
 .PHONY: fuzz
@@ -121,7 +139,7 @@ soak: build  ## 500 connections on each loop, good and bad, for SOAK_TIME second
 COVERAGE_LIB := build/coverage/tree
 
 .PHONY: coverage
-coverage: build peers  ## line coverage of Python and Cython, in htmlcov/ (PYTEST_ARGS: absolute paths)
+coverage: build peers $(ZLIB_NG)/libz-ng.a  ## line coverage of Python and Cython, in htmlcov/ (PYTEST_ARGS: absolute paths)
 	PICOWS_BUILD=coverage $(BIN)/python setup.py --quiet build --build-lib $(COVERAGE_LIB)
 	cp -r build/coverage/cython-*/picows $(COVERAGE_LIB)/
 	find picows -name '*.pyx' -exec cp --parents {} $(COVERAGE_LIB) ';'

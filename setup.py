@@ -11,9 +11,16 @@ PICOWS_BUILD chooses the kind of build:
     fuzz                with clang: AddressSanitizer, and what libFuzzer is guided by (`make fuzz`)
     coverage            line tracing for coverage.py (`make coverage`)
 
+PICOWS_ZLIB chooses what compresses (docs/topics/compression.rst):
+
+    (unset)             the C library zlib where its header is found, else Python's zlib module
+    zlib, zlib-ng       that C library; the build fails where it is not found
+    python              Python's zlib module
+
 What always holds: each kind has its own build/<kind>/ for generated C, objects and libraries, so
 that two kinds never mix; no generated file lies beside the sources but the .so of an in-place
-build, which is always the kind that was asked for last.
+build, which is always the kind that was asked for last. Where PICOWS_ZLIB is set it is part of the
+folder's name.
 """
 
 import copy
@@ -22,6 +29,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import Cython
 import setuptools.errors
@@ -37,12 +45,35 @@ KIND = os.environ.get("PICOWS_BUILD") or "release"
 if KIND not in KINDS:
     sys.exit(f"PICOWS_BUILD={KIND!r} is not known; it is one of {', '.join(KINDS)}, or unset")
 
+
+class Zlib(NamedTuple):
+    # What zlib_calls.h knows it by.
+    macros: list[tuple[str, str]]
+    libraries: list[str]
+    # A program that links where header and library are there.
+    probe: str
+
+
+ZLIBS = {
+    "zlib": Zlib([], ["z"], "#include <zlib.h>\nint main(void) { return zlibVersion() == 0; }\n"),
+    "zlib-ng": Zlib(
+        [("PICOWS_ZLIB_NG", "1")],
+        ["z-ng"],
+        "#include <zlib-ng.h>\nint main(void) { return zlibng_version() == 0; }\n",
+    ),
+    "python": Zlib([("PICOWS_NO_ZLIB", "1")], [], "int main(void) { return 0; }\n"),
+}
+# The only module that calls it.
+ZLIB_USER = "picows.wire.deflate"
+ZLIB = os.environ.get("PICOWS_ZLIB")
+if ZLIB and ZLIB not in ZLIBS:
+    sys.exit(f"PICOWS_ZLIB={ZLIB!r} is not known; it is one of {', '.join(ZLIBS)}, or unset")
+FOLDER = os.path.join("build", f"{KIND}-{ZLIB}" if ZLIB else KIND)
+
 # C files that are linked into a module, beside the C that Cython makes of it.
 C_SOURCES = {
     "picows.wire.octets": ["picows/wire/mask.c", "picows/wire/utf8.c"],
 }
-# The modules that call zlib, if its header is there; else Python's zlib does it.
-ZLIB_USERS = ("picows.wire.deflate",)
 INCLUDE_DIRS = ["picows/wire", "picows/aio"]
 
 ALL_MACROS = [
@@ -108,7 +139,7 @@ def extensions() -> list[Extension]:
 class Build(build):
     def initialize_options(self) -> None:
         super().initialize_options()
-        self.build_base = os.path.join("build", KIND)
+        self.build_base = FOLDER
 
 
 class BuildExt(build_ext):
@@ -156,23 +187,24 @@ class BuildExt(build_ext):
         super().build_extensions()
 
     def find_zlib(self) -> None:
-        has_zlib = not os.environ.get("PICOWS_NO_ZLIB") and self.links_zlib()
-        for extension in self.extensions:
-            if has_zlib and extension.name in ZLIB_USERS:
-                extension.libraries = [*extension.libraries, "z"]
-            elif not has_zlib:
-                # All of them: who cimports from a user has to know the same structures.
-                extension.define_macros = [*extension.define_macros, ("PICOWS_NO_ZLIB", "1")]
+        zlib = ZLIBS[ZLIB or "zlib"]
+        if not self.links(zlib):
+            # What was asked for is not replaced quietly.
+            if ZLIB:
+                sys.exit(f"PICOWS_ZLIB={ZLIB}: header and library were not found")
+            zlib = ZLIBS["python"]
+        (user,) = (each for each in self.extensions if each.name == ZLIB_USER)
+        user.define_macros = [*user.define_macros, *zlib.macros]
+        user.libraries = [*user.libraries, *zlib.libraries]
 
-    def links_zlib(self) -> bool:
-        """Are there a header and a library?"""
+    def links(self, zlib: Zlib) -> bool:
         with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "uses_zlib.c")
-            source.write_text("#include <zlib.h>\nint main(void) { return zlibVersion() == 0; }\n")
+            source = Path(folder, "probe.c")
+            source.write_text(zlib.probe)
             try:
                 objects = self.compiler.compile([str(source)], output_dir=folder)
                 self.compiler.link_executable(
-                    objects, "uses_zlib", output_dir=folder, libraries=["z"]
+                    objects, "probe", output_dir=folder, libraries=zlib.libraries
                 )
             except (setuptools.errors.CompileError, setuptools.errors.LinkError):
                 return False

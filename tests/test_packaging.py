@@ -104,14 +104,31 @@ def test_wheel_works_in_a_fresh_environment(distribution, tmp_path):
     assert done.stderr == ""
 
 
-def test_unknown_build_kind_is_refused(picows_env):
-    done = subprocess.run(
-        [sys.executable, "setup.py", "--version"],
+def run_setup(picows_env, *arguments, **variables):
+    return subprocess.run(
+        [sys.executable, "setup.py", *arguments],
         cwd=ROOT,
-        env=picows_env | {"PICOWS_BUILD": "fastest"},
+        env=picows_env | variables,
         capture_output=True,
         text=True,
     )
+
+
+@pytest.mark.parametrize("variable", ["PICOWS_BUILD", "PICOWS_ZLIB"])
+def test_unknown_build_is_refused(picows_env, variable):
+    done = run_setup(picows_env, "--version", **{variable: "fastest"})
     assert done.returncode == 1
-    assert "PICOWS_BUILD='fastest' is not known" in done.stderr
+    assert f"{variable}='fastest' is not known" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("zlib", ["zlib", "zlib-ng"])
+def test_a_zlib_that_was_asked_for_is_not_replaced(picows_env, tmp_path, zlib):
+    """Though Python's module would do."""
+    folders = ["--build-base", tmp_path / "base", "--build-lib", tmp_path / "lib"]
+    # -nostdinc: no header of the system's.
+    variables = {"PICOWS_ZLIB": zlib, "CFLAGS": "-nostdinc", "C_INCLUDE_PATH": ""}
+    done = run_setup(picows_env, "--quiet", "build", *folders, **variables)
+    assert done.returncode == 1
+    assert f"PICOWS_ZLIB={zlib}: header and library were not found" in done.stderr
     assert "Traceback" not in done.stderr

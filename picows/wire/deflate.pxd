@@ -3,18 +3,6 @@ from libc.stddef cimport size_t
 from picows.wire.buffers cimport Block
 
 
-cdef extern from "zlib_calls.h" nogil:
-    ctypedef unsigned char Bytef
-    ctypedef unsigned int uInt
-    ctypedef unsigned long uLong
-    ctypedef struct z_stream:
-        const Bytef* next_in
-        uInt avail_in
-        Bytef* next_out
-        uInt avail_out
-        int data_type
-
-
 cdef enum InflateResult:
     INFLATED = 0
     INFLATE_CORRUPT = 1
@@ -27,9 +15,8 @@ cdef class Inflater:
         int window_bits
         bint context_takeover
 
-        # zlib's state, made with the first compressed message.
-        z_stream z
-        bint is_open
+        # A z_stream, made with the first compressed message. Of which zlib, the .pyx alone knows.
+        void* z
         # The input so far ended with a block that has BFINAL set.
         bint is_ended
         # The same of Python's zlib module, where the C library was not there to build with; and
@@ -41,7 +28,7 @@ cdef class Inflater:
         self, Block out, size_t* used, size_t limit, const char* data, size_t size, bint fin
     ) except -1
     cdef int _open(self) except -1
-    cdef int _run(self, Block out, size_t* used, size_t limit) except -1
+    cdef int _run(self, Block out, size_t* used, size_t limit, unsigned int tail) except -1
     cdef int _restart(self) except -1
     cdef int _inflate_by_module(
         self, Block out, size_t* used, size_t limit, const char* data, size_t size, bint fin
@@ -57,8 +44,7 @@ cdef class Deflater:
         int level
         int memory_level
 
-        z_stream z
-        bint is_open
+        void* z
         # The next message begins with an empty window.
         bint is_forgotten
         object fallback

@@ -1,8 +1,8 @@
 from typing import final
 
-__all__ = ["HAVE_ZLIB", "Deflater", "Inflater"]
+__all__ = ["ZLIB", "Deflater", "Inflater"]
 
-HAVE_ZLIB: bool
+ZLIB: str
 
 @final
 class Inflater:

@@ -8,6 +8,7 @@ Always holds:
 * A message that cannot be deflated for want of memory has not advanced the compressor; one that
   fails later says so by an exception, after which the connection must not go on.
 * zlib's state belongs to its object, and is made with the first message that needs it.
+* The libraries that can be chosen (zlib_calls.h) differ in nothing that is said here.
 """
 
 import zlib
@@ -15,15 +16,26 @@ import zlib
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.limits cimport UINT_MAX
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 from picows.wire.buffers cimport Block, new_block
 
-__all__ = ["HAVE_ZLIB", "Deflater", "Inflater"]
+__all__ = ["ZLIB", "Deflater", "Inflater"]
 
 
 cdef extern from "zlib_calls.h" nogil:
     const bint PICOWS_HAVE_ZLIB
+    const char* PICOWS_ZLIB_NAME
+    ctypedef unsigned char Bytef
+    ctypedef unsigned int uInt
+    ctypedef unsigned long uLong
+    ctypedef struct z_stream:
+        const Bytef* next_in
+        uInt avail_in
+        Bytef* next_out
+        uInt avail_out
+        int data_type
     int Z_OK
     int Z_STREAM_END
     int Z_BUF_ERROR
@@ -31,19 +43,23 @@ cdef extern from "zlib_calls.h" nogil:
     int Z_SYNC_FLUSH
     int Z_DEFLATED
     int Z_DEFAULT_STRATEGY
-    int zlib_inflate_init "inflateInit2"(z_stream* z, int window_bits)
-    int zlib_inflate "inflate"(z_stream* z, int flush)
-    int zlib_inflate_reset "inflateReset"(z_stream* z)
-    int zlib_inflate_end "inflateEnd"(z_stream* z)
-    int inflateGetDictionary(z_stream* z, Bytef* dictionary, uInt* size)
-    int inflateSetDictionary(z_stream* z, const Bytef* dictionary, uInt size)
-    int zlib_deflate_init "deflateInit2"(
+    int inflateInit2 "PICOWS_Z(inflateInit2)"(z_stream* z, int window_bits)
+    int zlib_inflate "PICOWS_Z(inflate)"(z_stream* z, int flush)
+    int inflateReset "PICOWS_Z(inflateReset)"(z_stream* z)
+    int inflateEnd "PICOWS_Z(inflateEnd)"(z_stream* z)
+    int inflateGetDictionary "PICOWS_Z(inflateGetDictionary)"(
+        z_stream* z, Bytef* dictionary, uInt* size
+    )
+    int inflateSetDictionary "PICOWS_Z(inflateSetDictionary)"(
+        z_stream* z, const Bytef* dictionary, uInt size
+    )
+    int deflateInit2 "PICOWS_Z(deflateInit2)"(
         z_stream* z, int level, int method, int window_bits, int memory_level, int strategy
     )
-    int zlib_deflate "deflate"(z_stream* z, int flush)
-    int zlib_deflate_reset "deflateReset"(z_stream* z)
-    int zlib_deflate_end "deflateEnd"(z_stream* z)
-    uLong deflateBound(z_stream* z, uLong size)
+    int zlib_deflate "PICOWS_Z(deflate)"(z_stream* z, int flush)
+    int deflateReset "PICOWS_Z(deflateReset)"(z_stream* z)
+    int deflateEnd "PICOWS_Z(deflateEnd)"(z_stream* z)
+    uLong deflateBound "PICOWS_Z(deflateBound)"(z_stream* z, uLong size)
 
 
 cdef enum:
@@ -55,13 +71,16 @@ cdef enum:
     FLUSH_SIZE = 16
     # In z_stream.data_type (zlib.h, inflate): the next thing is the header of a block.
     BETWEEN_BLOCKS = 128
+    # A payload up to here is copied together with its tail.
+    JOIN_UP_TO = 1024
+    TAIL_SIZE = 4
     # The largest window of deflate.
     WINDOW_SIZE = 32 * 1024
     # What Python's zlib module takes and makes at once.
     MODULE_PIECE = 8 * 1024
 
-# Is zlib called directly, or through Python's module?
-HAVE_ZLIB = PICOWS_HAVE_ZLIB
+# What this was built with (PICOWS_ZLIB): "zlib", "zlib-ng", or "python" for Python's zlib module.
+ZLIB = PICOWS_ZLIB_NAME.decode()
 
 # RFC 7692 section 7.2.1: cut off the end of each message, and section 7.2.2: put back there.
 cdef bytes _TAIL = b"\x00\x00\xff\xff"
@@ -79,8 +98,9 @@ cdef class Inflater:
         self.context_takeover = context_takeover
 
     def __dealloc__(self):
-        if self.is_open:
-            zlib_inflate_end(&self.z)
+        if self.z != NULL:
+            inflateEnd(<z_stream*>self.z)
+            free(self.z)
 
     def inflate_bytes(self, bytes data, bint fin, size_t limit):
         """
@@ -109,48 +129,63 @@ cdef class Inflater:
         up to `limit` bytes in all, which is less than a Py_ssize_t holds. Returns an InflateResult.
         """
         cdef:
+            z_stream* z
             int result = INFLATED
             size_t part
+            unsigned int tail = 0
+            char joined[JOIN_UP_TO + TAIL_SIZE]
         if not PICOWS_HAVE_ZLIB:
             return self._inflate_by_module(out, used, limit, data, size, fin)
-        if not self.is_open:
+        if self.z == NULL:
             self._open()
+        z = <z_stream*>self.z
+        if fin and 0 < size <= JOIN_UP_TO:
+            # A second call of zlib's, for the tail, would take longer than the copy.
+            memcpy(joined, data, size)
+            memcpy(joined + size, PyBytes_AS_STRING(_TAIL), TAIL_SIZE)
+            tail = TAIL_SIZE
+            data = joined
+            size += tail
         while size and result == INFLATED:
             part = min(size, <size_t>UINT_MAX)
-            self.z.next_in = <const Bytef*>data
-            self.z.avail_in = <uInt>part
+            z.next_in = <const Bytef*>data
+            z.avail_in = <uInt>part
             data += part
             size -= part
-            result = self._run(out, used, limit)
+            result = self._run(out, used, limit, tail)
         if fin and result == INFLATED:
-            # RFC 7692 section 7.2.3.4 wants an empty byte behind a last block, for the tail to be
-            # put to; where it is missing the message is complete all the same.
-            if not self.is_ended:
-                self.z.next_in = <const Bytef*>PyBytes_AS_STRING(_TAIL)
-                self.z.avail_in = 4
-                result = self._run(out, used, limit)
-                if (
-                    result == INFLATED
-                    and not self.is_ended
-                    and not self.z.data_type & BETWEEN_BLOCKS
-                ):
-                    # The tail was read as something else: the message ends inside a block.
-                    return INFLATE_CORRUPT
+            if not tail and not self.is_ended:
+                z.next_in = <const Bytef*>PyBytes_AS_STRING(_TAIL)
+                z.avail_in = tail = TAIL_SIZE
+                result = self._run(out, used, limit, tail)
+            if (
+                result == INFLATED
+                and not self.is_ended
+                and not z.data_type & BETWEEN_BLOCKS
+            ):
+                # The tail was read as something else: the message ends inside a block.
+                return INFLATE_CORRUPT
             self.is_ended = False
             if result == INFLATED and not self.context_takeover:
-                zlib_inflate_reset(&self.z)
+                inflateReset(z)
         return result
 
     cdef int _open(self) except -1:
-        memset(&self.z, 0, sizeof(z_stream))
-        if zlib_inflate_init(&self.z, -self.window_bits) != Z_OK:
+        cdef z_stream* z = <z_stream*>calloc(1, sizeof(z_stream))
+        if z == NULL or inflateInit2(z, -self.window_bits) != Z_OK:
+            free(z)
             raise MemoryError("no memory to inflate messages with")
-        self.is_open = True
+        self.z = z
         return 0
 
-    cdef int _run(self, Block out, size_t* used, size_t limit) except -1:
-        """Take all that is in z.next_in."""
+    cdef int _run(self, Block out, size_t* used, size_t limit, unsigned int tail) except -1:
+        """
+        Take all that is in z.next_in, of which the last `tail` bytes are the tail. RFC 7692 section
+        7.2.3.4 wants an empty byte behind a last block, for the tail to be put to; where it is
+        missing the message is complete all the same.
+        """
         cdef:
+            z_stream* z = <z_stream*>self.z
             int status
             size_t end
             uInt room
@@ -163,27 +198,28 @@ cdef class Inflater:
                 out.grow(used[0], min(max(2 * out.capacity, <size_t>FIRST_OUTPUT), limit + 1))
                 continue
             room = <uInt>min(end - used[0], <size_t>UINT_MAX)
-            self.z.next_out = <Bytef*>out.data + used[0]
-            self.z.avail_out = room
-            if self.z.avail_in >= RELEASE_GIL_FROM:
+            z.next_out = <Bytef*>out.data + used[0]
+            z.avail_out = room
+            if z.avail_in >= RELEASE_GIL_FROM:
                 with nogil:
-                    status = zlib_inflate(&self.z, Z_SYNC_FLUSH)
+                    status = zlib_inflate(z, Z_SYNC_FLUSH)
             else:
-                status = zlib_inflate(&self.z, Z_SYNC_FLUSH)
-            used[0] += room - self.z.avail_out
+                status = zlib_inflate(z, Z_SYNC_FLUSH)
+            used[0] += room - z.avail_out
             if used[0] > limit:
                 return INFLATE_TOO_BIG
             self.is_ended = status == Z_STREAM_END
             if self.is_ended:
                 self._restart()
-                if self.z.avail_in == 0:
+                if z.avail_in == 0 or z.avail_in == tail:
                     return INFLATED
             elif status == Z_MEM_ERROR:
                 raise MemoryError("no memory to inflate a message")
             elif status != Z_OK and status != Z_BUF_ERROR:
                 return INFLATE_CORRUPT
-            elif self.z.avail_out:
-                # It had room for more, so there is no more.
+            elif z.avail_out or (z.avail_in == 0 and z.data_type & BETWEEN_BLOCKS):
+                # It had room for more, so there is no more; nor is there between blocks. (Another
+                # call would make zlib forget that it is there.)
                 return INFLATED
 
     cdef int _restart(self) except -1:
@@ -192,11 +228,12 @@ cdef class Inflater:
         the window.
         """
         cdef:
+            z_stream* z = <z_stream*>self.z
             Bytef window[WINDOW_SIZE]
             uInt size = 0
-        inflateGetDictionary(&self.z, window, &size)
-        zlib_inflate_reset(&self.z)
-        inflateSetDictionary(&self.z, window, size)
+        inflateGetDictionary(z, window, &size)
+        inflateReset(z)
+        inflateSetDictionary(z, window, size)
         return 0
 
     # By Python's zlib module
@@ -217,11 +254,13 @@ cdef class Inflater:
             data += part
             size -= part
         if fin:
-            result = self._take_by_module(out, used, limit, _TAIL)
-            if result != INFLATED:
-                return result
-            if self._is_inside_a_block():
-                return INFLATE_CORRUPT
+            if not self.is_ended:
+                result = self._take_by_module(out, used, limit, _TAIL)
+                if result != INFLATED:
+                    return result
+                if self._is_inside_a_block():
+                    return INFLATE_CORRUPT
+            self.is_ended = False
             if not self.context_takeover:
                 self.fallback = self.window = None
         return INFLATED
@@ -233,6 +272,7 @@ cdef class Inflater:
         while True:
             if self.fallback is None:
                 self.fallback = zlib.decompressobj(-self.window_bits, zdict=self.window or b"")
+                self.is_ended = False
             size = min(limit - used[0] + 1, <size_t>MODULE_PIECE)
             try:
                 # Never 0, which would be no limit.
@@ -253,6 +293,7 @@ cdef class Inflater:
                 # Behind a block with BFINAL set the stream goes on.
                 data = self.fallback.unused_data
                 self.fallback = None
+                self.is_ended = True
             if not data and (self.fallback is None or <size_t>len(more) < size):
                 # It had room for more, so there is no more.
                 return INFLATED
@@ -280,8 +321,9 @@ cdef class Deflater:
         self.memory_level = memory_level
 
     def __dealloc__(self):
-        if self.is_open:
-            zlib_deflate_end(&self.z)
+        if self.z != NULL:
+            deflateEnd(<z_stream*>self.z)
+            free(self.z)
 
     def deflate_bytes(self, bytes data, bint fin):
         """A piece of a message, as it goes into one frame; `fin` with the last one."""
@@ -298,29 +340,30 @@ cdef class Deflater:
         how much that is.
         """
         cdef:
+            z_stream* z
             size_t bound
             size_t used = 0
             size_t part
         if self.is_forgotten:
             self.is_forgotten = False
             self.fallback = None
-            if self.is_open:
-                zlib_deflate_reset(&self.z)
+            if self.z != NULL:
+                deflateReset(<z_stream*>self.z)
         if not PICOWS_HAVE_ZLIB:
             return self._deflate_by_module(
                 out, PyBytes_FromStringAndSize(data, <Py_ssize_t>size), fin
             )
-        if not self.is_open:
+        if self.z == NULL:
             self._open()
+        z = <z_stream*>self.z
         # All the memory before the first byte is taken, so that nothing fails half way.
-        bound = <size_t>deflateBound(&self.z, <uLong>size) + FLUSH_SIZE
+        bound = <size_t>deflateBound(z, <uLong>size) + FLUSH_SIZE
         if bound > out.capacity:
             out.grow(0, bound)
-        self.z.avail_in = 0
         while True:
             part = min(size, <size_t>UINT_MAX)
-            self.z.next_in = <const Bytef*>data
-            self.z.avail_in = <uInt>part
+            z.next_in = <const Bytef*>data
+            z.avail_in = <uInt>part
             data += part
             size -= part
             used = self._run(out, used)
@@ -328,15 +371,15 @@ cdef class Deflater:
                 break
         if not fin:
             return used
-        if used >= 4:
+        if used >= TAIL_SIZE:
             # A sync flush ends with the tail, always.
-            used -= 4
+            used -= TAIL_SIZE
         if used == 0:
             # Nothing since the last flush. RFC 7692 section 7.2.3.6: an empty block, without tail.
             out.data[0] = 0
             used = 1
         if not self.context_takeover:
-            zlib_deflate_reset(&self.z)
+            deflateReset(z)
         return used
 
     cdef int forget(self) noexcept:
@@ -349,34 +392,35 @@ cdef class Deflater:
         return 0
 
     cdef int _open(self) except -1:
-        memset(&self.z, 0, sizeof(z_stream))
-        if zlib_deflate_init(
-            &self.z, self.level, Z_DEFLATED, -self.window_bits, self.memory_level,
-            Z_DEFAULT_STRATEGY
+        cdef z_stream* z = <z_stream*>calloc(1, sizeof(z_stream))
+        if z == NULL or deflateInit2(
+            z, self.level, Z_DEFLATED, -self.window_bits, self.memory_level, Z_DEFAULT_STRATEGY
         ) != Z_OK:
+            free(z)
             raise MemoryError("no memory to deflate messages with")
-        self.is_open = True
+        self.z = z
         return 0
 
     cdef size_t _run(self, Block out, size_t used) except? 0:
         cdef:
+            z_stream* z = <z_stream*>self.z
             int status
             uInt room
         while True:
             if used == out.capacity:
                 out.grow(used, 2 * out.capacity)
             room = <uInt>min(out.capacity - used, <size_t>UINT_MAX)
-            self.z.next_out = <Bytef*>out.data + used
-            self.z.avail_out = room
-            if self.z.avail_in >= RELEASE_GIL_FROM:
+            z.next_out = <Bytef*>out.data + used
+            z.avail_out = room
+            if z.avail_in >= RELEASE_GIL_FROM:
                 with nogil:
-                    status = zlib_deflate(&self.z, Z_SYNC_FLUSH)
+                    status = zlib_deflate(z, Z_SYNC_FLUSH)
             else:
-                status = zlib_deflate(&self.z, Z_SYNC_FLUSH)
-            used += room - self.z.avail_out
+                status = zlib_deflate(z, Z_SYNC_FLUSH)
+            used += room - z.avail_out
             if status != Z_OK and status != Z_BUF_ERROR:
                 raise RuntimeError(f"zlib's deflate returned {status}")
-            if self.z.avail_out:
+            if z.avail_out:
                 return used
 
     cdef size_t _deflate_by_module(self, Block out, bytes data, bint fin) except? 0:
@@ -387,7 +431,7 @@ cdef class Deflater:
             )
         data = self.fallback.compress(data) + self.fallback.flush(zlib.Z_SYNC_FLUSH)
         if fin:
-            data = data[:len(data) - 4] or b"\0"
+            data = data[:len(data) - TAIL_SIZE] or b"\0"
             if not self.context_takeover:
                 self.fallback = None
         used = <size_t>len(data)

@@ -1,20 +1,36 @@
-/* zlib, where its header was there at build time; otherwise only what lets the module compile, and
- * PICOWS_HAVE_ZLIB 0: then Python's zlib module does the work.
+/* The zlib that setup.py chose (PICOWS_ZLIB), behind one set of names: PICOWS_Z(name) is what that
+ * library calls its function. Without any there is only what lets the module compile, and
+ * PICOWS_HAVE_ZLIB is 0: then Python's zlib module does the work.
  */
 #ifndef PICOWS_ZLIB_CALLS_H
 #define PICOWS_ZLIB_CALLS_H
 
 #include <stddef.h>
 
-#ifndef PICOWS_NO_ZLIB
+#if defined(PICOWS_ZLIB_NG)
+
+#include <zlib-ng.h>
+#define PICOWS_HAVE_ZLIB 1
+#define PICOWS_ZLIB_NAME "zlib-ng"
+#define PICOWS_Z(name) zng_##name
+typedef zng_stream z_stream;
+typedef uint8_t Bytef;
+typedef uint32_t uInt;
+typedef unsigned long uLong;
+
+#elif !defined(PICOWS_NO_ZLIB)
 
 #define ZLIB_CONST
 #include <zlib.h>
 #define PICOWS_HAVE_ZLIB 1
+#define PICOWS_ZLIB_NAME "zlib"
+#define PICOWS_Z(name) name
 
 #else
 
 #define PICOWS_HAVE_ZLIB 0
+#define PICOWS_ZLIB_NAME "python"
+#define PICOWS_Z(name) name
 #define Z_OK 0
 #define Z_STREAM_END 1
 #define Z_BUF_ERROR (-5)

@@ -1,8 +1,8 @@
 """The two halves of permessage-deflate (RFC 7692 section 7.2), against Python's zlib module and
 against blocks that were written by hand.
 
-All of this holds for the codec on zlib's C interface and for the one on Python's module: the last
-test builds the latter and runs the others on it.
+All of this holds for each zlib that can be built with (setup.py, PICOWS_ZLIB): the last tests build
+the others and run the rest on them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import gc
 import itertools
 import os
 import random
+import shutil
 import subprocess
 import sys
+import sysconfig
 import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from aio.deflate_peer import (
@@ -32,15 +35,17 @@ from aio.deflate_peer import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picows.wire.deflate import HAVE_ZLIB, Deflater, Inflater
+from picows.wire.deflate import ZLIB, Deflater, Inflater
 
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
 ROOT = Path(__file__).resolve().parent.parent.parent
+ZLIB_NG = ROOT / "build" / "zlib-ng"
 BITS = range(9, 16)
 TAKEOVER = [True, False]
 SANITIZED = "PICOWS_SANITIZE" in os.environ
-# In the child that runs on the build without zlib's header.
-IS_FALLBACK = "PICOWS_TESTS_ON_FALLBACK" in os.environ
+# As the build was told; in the children that run on another one, too.
+CHOSEN = os.environ.get("PICOWS_ZLIB")
 
 # Sizes around every buffer on the way: the first output (1 KiB), what lets other threads run
 # (16 KiB), a window (32 KiB), a mapping (128 KiB).
@@ -69,7 +74,7 @@ def contents() -> list[tuple[str, bytes]]:
 
 
 def test_the_build_is_the_one_that_is_meant() -> None:
-    assert HAVE_ZLIB != IS_FALLBACK
+    assert (CHOSEN or "zlib") == ZLIB
 
 
 # -- what goes out ---------------------------------------------------------------------------------
@@ -169,10 +174,19 @@ def test_noise_costs_next_to_nothing() -> None:
     """Stored blocks: five bytes for each, whose size depends on the memory level."""
     choose = random.Random(3)
     for memory, size in itertools.product((1, 5, 9), (100, 16_384, 1_000_000)):
-        ours = deflater(memory=memory)
+        # With level 1 zlib-ng stores nothing: its codes are the fixed ones, of up to 9 bits.
+        ours = deflater(level=2 if ZLIB == "zlib-ng" else 1, memory=memory)
         for _ in range(2):
             payload = ours.deflate_bytes(choose.randbytes(size), True)
             assert len(payload) <= size * 1.05 + 20
+
+
+def test_nothing_makes_a_message_an_eighth_longer() -> None:
+    """The worst that any of the libraries makes of what its codes do not fit."""
+    noise = bytes(random.Random(4).choices(range(144, 256), k=100_000))
+    for level, memory, size in itertools.product((1, 2, 6, 9), (1, 9), (1, 100, 100_000)):
+        payload = deflater(level=level, memory=memory).deflate_bytes(noise[:size], True)
+        assert len(payload) <= size * 9 / 8 + 20
 
 
 # -- what comes in ---------------------------------------------------------------------------------
@@ -352,6 +366,17 @@ def test_a_final_block_that_the_tail_completes(takeover: bool) -> None:
             payload = z.compress(data) + z.flush(zlib.Z_FINISH)
             if payload.endswith(TAIL):
                 assert inflate(inflater, payload.removesuffix(TAIL)) == data
+
+
+@both
+@pytest.mark.parametrize("behind", [b"", b"\0"], ids=["nothing behind", "as section 7.2.3.4 says"])
+def test_final_blocks_of_each_size(takeover: bool, behind: bytes) -> None:
+    """Up to 1 KiB the tail is put to the payload, above zlib gets it by itself."""
+    inflater = Inflater(15, takeover)
+    for size in (1, 100, *range(1015, 1030)):
+        data = far(size)
+        assert inflate(inflater, stored_block(data, True) + behind) == data
+        assert inflate(inflater, stored_block(data) + b"\0") == data
 
 
 @pytest.mark.parametrize("bits", [9, 15])
@@ -571,14 +596,17 @@ def test_state_is_made_with_the_first_message_and_goes_with_its_object() -> None
 
     assert cost_of_each(lambda: Inflater(15, True)) < 400
     assert cost_of_each(lambda: deflater(15, memory=9)) < 400
-    # zlib's own figures: a window, and four of them and what the memory level says.
+    # zlib's own figures: a window, and four of them and what the memory level says. zlib-ng has one
+    # size of window to inflate with, and one of hash table, 128 KiB, to deflate with.
     for bits in (9, 12, 15):
         cost = cost_of_each(lambda: used_inflater(bits))
-        windows = 1 + IS_FALLBACK
-        assert windows << bits < cost < (windows << bits) + 12_000
+        window = 1 << (15 if ZLIB == "zlib-ng" else bits)
+        windows = window * (2 if ZLIB == "python" else 1)
+        assert windows < cost < windows + 12_000
         for memory in (1, 5, 9):
             cost = cost_of_each(lambda: used_deflater(bits, memory))
-            theirs = (1 << bits + 2) + (1 << memory + 9)
+            table = 128 * KIB if ZLIB == "zlib-ng" else 0
+            theirs = (1 << bits + 2) + (1 << memory + 9) + table
             assert (1 << bits + 1) < cost < theirs + 12_000
     before = allocated()
     for _ in range(20):
@@ -618,15 +646,48 @@ def test_it_is_zlib_that_both_mean() -> None:
     assert zlib.ZLIB_RUNTIME_VERSION.startswith("1.")
 
 
-# -- without zlib's header -------------------------------------------------------------------------
+# -- the other builds ------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def fallback_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """picows as it is built where zlib.h is missing."""
-    folder = tmp_path_factory.mktemp("fallback")
+class OtherBuild(NamedTuple):
+    zlib: str
+    packages: Path
+
+    def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
+        """Python, on this build."""
+        # Python 3.10 searches the current folder first. Not the one of the build in place.
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT / "tests",
+            env=dict(
+                os.environ,
+                PYTHONPATH=str(self.packages),
+                PYTHONSAFEPATH="1",
+                PICOWS_ZLIB=self.zlib,
+            ),
+            capture_output=True,
+            text=True,
+        )
+
+
+@pytest.fixture(scope="session", params=["python", "zlib-ng"])
+def other_build(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> OtherBuild:
+    """picows with that zlib. One module is another than in the release build, if there is one."""
+    if request.param == "zlib-ng" and not (ZLIB_NG / "libz-ng.a").exists():
+        pytest.skip("no build/zlib-ng: make zlib-ng")
+    folder = tmp_path_factory.mktemp(request.param)
+    platform = f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+    release = ROOT / "build" / "release" / f"lib.{platform}"
+    if release.exists():
+        shutil.copytree(release, folder / "lib", ignore=shutil.ignore_patterns("deflate.*"))
     env = {name: value for name, value in os.environ.items() if name != "PICOWS_BUILD"}
-    env["PICOWS_NO_ZLIB"] = "1"
+    env |= {
+        "PICOWS_ZLIB": request.param,
+        "C_INCLUDE_PATH": str(ZLIB_NG),
+        "LIBRARY_PATH": str(ZLIB_NG),
+    }
     options = ["--build-base", folder / "objects", "--build-lib", folder / "lib"]
     done = subprocess.run(
         [sys.executable, "setup.py", "--quiet", "build", *options],
@@ -636,26 +697,18 @@ def fallback_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "lib"
+    return OtherBuild(request.param, folder / "lib")
 
 
-def run_on(build: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    env = dict(os.environ, PYTHONPATH=str(build), PYTHONSAFEPATH="1", PICOWS_TESTS_ON_FALLBACK="1")
-    # Python 3.10 searches the current folder first. Not the one of the build in place.
-    return subprocess.run(
-        [sys.executable, *command], cwd=ROOT / "tests", env=env, capture_output=True, text=True
-    )
+if not CHOSEN:
 
-
-if not IS_FALLBACK:
-
-    def test_fallback_imports(fallback_build: Path) -> None:
-        program = "import picows, picows.wire.deflate as d; print(d.HAVE_ZLIB, picows.__file__)"
-        done = run_on(fallback_build, "-c", program)
+    def test_other_builds_are_what_was_asked_for(other_build: OtherBuild) -> None:
+        program = "import picows, picows.wire.deflate as d; print(d.ZLIB, picows.__file__)"
+        done = other_build.run("-c", program)
         assert done.returncode == 0, done.stderr
-        have_zlib, where = done.stdout.split(maxsplit=1)
-        assert have_zlib == "False"
-        assert Path(where.strip()).is_relative_to(fallback_build)
+        zlib_, where = done.stdout.split(maxsplit=1)
+        assert zlib_ == other_build.zlib
+        assert Path(where.strip()).is_relative_to(other_build.packages)
 
     @pytest.mark.parametrize(
         ("file", "chosen"),
@@ -667,7 +720,9 @@ if not IS_FALLBACK:
             ),
         ],
     )
-    def test_fallback_passes_the_same_tests(fallback_build: Path, file: str, chosen: str) -> None:
+    def test_other_builds_pass_the_same_tests(
+        other_build: OtherBuild, file: str, chosen: str
+    ) -> None:
         options = ["-q", "-p", "no:cacheprovider", "-k", chosen]
-        done = run_on(fallback_build, "-m", "pytest", *options, ROOT / file)
+        done = other_build.run("-m", "pytest", *options, ROOT / file)
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr
