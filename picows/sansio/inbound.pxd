@@ -67,6 +67,7 @@ cdef class Inbound:
     cdef int _unmask(self) noexcept
     cdef int _refill(self) except -1
     cdef int _load(self, bytes rest, bytes data) except -1
+    cdef int _copy(self, char* to, char* data, size_t size, bint begins_frame) noexcept
     cdef int _release(self) except -1
     cdef int _take_control(self, unsigned int opcode) except -1
     cdef int _take_part(self) except -1

@@ -104,6 +104,32 @@ def test_every_size(side, size):
     assert received(open_side(side), sent) == [[BytesMessage(payload), TextMessage(text)]]
 
 
+def test_a_piece_that_looks_like_a_frame():
+    """It goes on with a payload, and is not to be unmasked as what it looks like."""
+    looks = encode_frame(BINARY, bytes(2000), mask=MASK)
+    data = encode_frame(BINARY, b"begin" + looks, mask=bytes(4))
+    at = len(data) - len(looks)
+    assert received(open_side("server"), data[:at], data[at:]) == [
+        [BytesMessage(b"begin", frame_finished=False, message_finished=False)],
+        [BytesMessage(looks, frame_finished=True, message_finished=True)],
+    ]
+
+
+@pytest.mark.parametrize("place", [0, 1023, 1024, 5000, 65535])
+def test_a_large_text_that_is_not_all_ascii(place):
+    text = "a" * place + "é" + "b" * (65535 - place)
+    wrong = text.encode("latin-1")
+    for side in ("client", "server"):
+        connection = open_side(side)
+        data = frame_to(side, TEXT, text.encode()) + frame_to(side, TEXT, wrong)
+        assert received(connection, data) == [
+            [
+                TextMessage(text),
+                CloseConnection(CloseReason.INVALID_FRAME_PAYLOAD_DATA, "a text is not UTF-8"),
+            ]
+        ]
+
+
 @SIDES
 def test_payload_in_pieces(side):
     data = frame_to(side, BINARY, b"abcdef")
