@@ -12,6 +12,9 @@ PICOWS_DEBUG_LL = 9
 
 AnyLogger = Union[logging.Logger, "logging.LoggerAdapter[Any]"]
 
+# Every connection of a client asks; `logging` takes a lock to answer.
+_DEFAULTS = {name: logging.getLogger(f"picows.{name}") for name in ("client", "server")}
+
 
 def get_logger(logger_name: str | AnyLogger | None, default: str) -> AnyLogger:
     """The logger that the parameter `logger_name` of the entry points means.
@@ -19,7 +22,7 @@ def get_logger(logger_name: str | AnyLogger | None, default: str) -> AnyLogger:
     None is `picows.<default>`, a str `picows.<str>`; a Logger or LoggerAdapter is used as it is.
     """
     if logger_name is None:
-        return logging.getLogger(f"picows.{default}")
+        return _DEFAULTS[default]
     if isinstance(logger_name, str):
         if not logger_name:
             raise ValueError("logger_name must not be empty")

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NoReturn
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 from picows.errors import (
     WSHandshakeError,
@@ -56,6 +57,18 @@ __all__ = ["REDIRECTS", "ClientHandshake"]
 
 # RFC 9110 section 15.4: the others name no place to go on at, or no automatic one.
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+# Looked up without being folded first.
+_HOST = istr("Host")
+_UPGRADE = istr("Upgrade")
+_CONNECTION = istr("Connection")
+_KEY = istr("Sec-WebSocket-Key")
+_VERSION = istr("Sec-WebSocket-Version")
+_ACCEPT = istr("Sec-WebSocket-Accept")
+_PROTOCOL = istr("Sec-WebSocket-Protocol")
+_EXTENSIONS = istr("Sec-WebSocket-Extensions")
+_CONTENT_LENGTH = istr("Content-Length")
+_TRANSFER_ENCODING = istr("Transfer-Encoding")
 
 # The enum's class looks its members up.
 _SWITCHING_PROTOCOLS = HTTPStatus.SWITCHING_PROTOCOLS
@@ -106,9 +119,12 @@ class ClientHandshake:
         self.request = WSUpgradeRequest(
             b"GET", url.path.encode("ascii"), b"HTTP/1.1", _make_headers(url, self._key, fields)
         )
-        headers = self.request.headers
-        self._subprotocols = subprotocol_names(headers.getall("Sec-WebSocket-Protocol", []))
-        self._extensions = extension_names(headers.getall("Sec-WebSocket-Extensions", []))
+        self._subprotocols: list[str] = []
+        self._extensions: list[str] = []
+        if fields:
+            headers = self.request.headers
+            self._subprotocols = subprotocol_names(headers.getall(_PROTOCOL, ()))
+            self._extensions = extension_names(headers.getall(_EXTENSIONS, ()))
         self._reader = HeadReader(_may_begin_response)
         self._follows_redirects = follows_redirects
         self._interim_responses = 0
@@ -202,39 +218,39 @@ class ClientHandshake:
             raise MalformedMessage("a 101 over HTTP/1.0")
 
         # 2. and 3.
-        upgrade = self._single("Upgrade", WSInvalidUpgradeError)
+        upgrade = self._single(_UPGRADE, WSInvalidUpgradeError)
         if upgrade is None or upgrade.lower() != "websocket":
-            raise self._invalid(WSInvalidUpgradeError, "Upgrade", upgrade)
-        connection = headers.getall("Connection", [])
+            raise self._invalid(WSInvalidUpgradeError, _UPGRADE, upgrade)
+        connection = headers.getall(_CONNECTION, ())
         if not has_token(connection, "upgrade"):
             value = ", ".join(connection) if connection else None
-            raise self._invalid(WSInvalidUpgradeError, "Connection", value)
+            raise self._invalid(WSInvalidUpgradeError, _CONNECTION, value)
 
         # 4.
-        accept = self._single("Sec-WebSocket-Accept")
+        accept = self._single(_ACCEPT)
         if accept != accept_key(self._key):
-            raise self._invalid(WSInvalidHeaderError, "Sec-WebSocket-Accept", accept)
+            raise self._invalid(WSInvalidHeaderError, _ACCEPT, accept)
 
         # 5.
-        values = headers.getall("Sec-WebSocket-Extensions", [])
-        if not self._takes_extensions(values):
-            raise self._invalid(WSInvalidHeaderError, "Sec-WebSocket-Extensions", ", ".join(values))
+        values = headers.getall(_EXTENSIONS, ())
+        if values and not self._takes_extensions(values):
+            raise self._invalid(WSInvalidHeaderError, _EXTENSIONS, ", ".join(values))
 
         # 6. Subprotocols compare with case.
-        subprotocol = self._single("Sec-WebSocket-Protocol")
+        subprotocol = self._single(_PROTOCOL)
         if subprotocol is not None and subprotocol not in self._subprotocols:
-            raise self._invalid(WSInvalidHeaderError, "Sec-WebSocket-Protocol", subprotocol)
+            raise self._invalid(WSInvalidHeaderError, _PROTOCOL, subprotocol)
 
         # RFC 9110 section 8.6 and RFC 9112 section 6.1: a 101 has no body. Where one is
         # announced, it and the first frames are the same bytes.
         if content_length(headers):
-            raise self._invalid(WSInvalidHeaderError, "Content-Length", headers["Content-Length"])
-        if "Transfer-Encoding" in headers:
+            raise self._invalid(WSInvalidHeaderError, _CONTENT_LENGTH, headers[_CONTENT_LENGTH])
+        if _TRANSFER_ENCODING in headers:
             raise self._invalid(
-                WSInvalidHeaderError, "Transfer-Encoding", headers["Transfer-Encoding"]
+                WSInvalidHeaderError, _TRANSFER_ENCODING, headers[_TRANSFER_ENCODING]
             )
 
-    def _takes_extensions(self, values: list[str]) -> bool:
+    def _takes_extensions(self, values: Sequence[str]) -> bool:
         """RFC 6455 section 9.1: only what was offered, with parameters that answer it."""
         try:
             accepted = extensions(values)
@@ -265,7 +281,8 @@ class ClientHandshake:
     def _invalid(
         self, error: type[WSInvalidHeaderError], name: str, value: str | None
     ) -> WSInvalidHeaderError:
-        return error(name, value, raw_header=self._raw_header, response=self._response)
+        # Plain str, not an istr, for whoever catches it.
+        return error(str(name), value, raw_header=self._raw_header, response=self._response)
 
     def _malformed(self, message: str) -> WSInvalidMessageError:
         # Without a whole head, what arrived of it is what tells who answered there.
@@ -298,25 +315,27 @@ def _may_begin_response(buffer: bytearray) -> bool:
 
 
 def _make_headers(url: WSParsedURL, key: str, fields: list[tuple[str, str]]) -> CIMultiDict[str]:
-    headers = CIMultiDict(fields)
-    if len(headers.getall("Host", [])) > 1:
+    hosts = [value for name, value in fields if name.lower() == "host"]
+    if len(hosts) > 1:
         raise ValueError("extra_headers holds more than one Host")
     # RFC 9110 section 7.2: Host first, "so that proxies can find it".
-    host = headers.pop("Host", url.host_header)
-    if "Authorization" not in headers and url.username is not None:
+    host = hosts[0] if hosts else url.host_header
+    headers = CIMultiDict(
+        [
+            (_HOST, host),
+            (_UPGRADE, "websocket"),
+            (_CONNECTION, "Upgrade"),
+            (_KEY, key),
+            (_VERSION, "13"),
+        ]
+    )
+    for name, value in fields:
+        if name.lower() != "host":
+            headers.add(name, value)
+    if url.username is not None and "Authorization" not in headers:
         # RFC 7617 section 2
         credentials = f"{url.username}:{url.password or ''}".encode()
         headers.add("Authorization", "Basic " + b64encode(credentials).decode("ascii"))
-    request_headers = CIMultiDict(
-        [
-            ("Host", host),
-            ("Upgrade", "websocket"),
-            ("Connection", "Upgrade"),
-            ("Sec-WebSocket-Key", key),
-            ("Sec-WebSocket-Version", "13"),
-        ]
-    )
-    request_headers.extend(headers)
     # The others were checked, or are made here.
     check_field("Host", host)
-    return request_headers
+    return headers
