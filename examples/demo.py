@@ -68,8 +68,8 @@ def start_server(args: argparse.Namespace, ca_file: Path) -> subprocess.Popen[st
     if args.tls:
         command[1] = str(HERE / "echo_server_ssl.py")
         command += ["--ca-out", str(ca_file)]
-    if not args.aiofastnet:
-        command.append("--no-aiofastnet")
+    if args.aiofastnet is not None:
+        command.append("--aiofastnet" if args.aiofastnet else "--no-aiofastnet")
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -114,8 +114,7 @@ def main() -> int:
     parser.add_argument(
         "--aiofastnet",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="aiofastnet's transports, or else the event loop's own",
+        help="aiofastnet's transports, or the event loop's own; by default what is fastest",
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

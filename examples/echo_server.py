@@ -65,8 +65,7 @@ def main() -> None:
     parser.add_argument(
         "--aiofastnet",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="aiofastnet's transports, or else the event loop's own",
+        help="aiofastnet's transports, or the event loop's own; by default what is fastest",
     )
     args = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):

@@ -100,8 +100,7 @@ def main() -> None:
     parser.add_argument(
         "--aiofastnet",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="aiofastnet's transports, or else the event loop's own",
+        help="aiofastnet's transports, or the event loop's own; by default what is fastest",
     )
     args = parser.parse_args()
     if args.cert is None and not find_spec("trustme"):

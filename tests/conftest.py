@@ -3,7 +3,7 @@
 * In CI a skipped test is a failed one: a skip there means that an installation step is missing.
 * `async def` tests run in a fresh loop each (loops.py), and may leave nothing behind.
 * A test that takes the fixture `net` runs once for each combination of loop (asyncio, asyncio in
-  debug mode, uvloop), plain or TLS, and transports (aiofastnet's or the loop's own).
+  debug mode, uvloop), plain or TLS, and transports (our own, aiofastnet's or the loop's).
   `@pytest.mark.net(loops=..., tls=..., aiofastnet=...)` narrows them down, for what cannot depend
   on the rest.
 * Child processes get a clean environment: under `make sanitize` neither LD_PRELOAD nor PYTHONPATH
@@ -194,7 +194,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     chosen: dict[str, Any] = {
         "loops": loops.LOOP_KINDS,
         "tls": (False, True),
-        "aiofastnet": (None, False),
+        "aiofastnet": (None, True, False),
     }
     marker = metafunc.definition.get_closest_marker("net")
     if marker:
@@ -204,7 +204,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         chosen.update(marker.kwargs)
     params = []
     for kind, tls, use_aiofastnet in itertools.product(*chosen.values()):
-        transports = "own" if use_aiofastnet is False else "aiofastnet"
+        if tls and use_aiofastnet and None in chosen["aiofastnet"]:
+            # With TLS that is the default.
+            continue
+        default = "aiofastnet" if tls else "picows"
+        transports = {None: default, True: "aiofastnet", False: "loop"}[use_aiofastnet]
         name = f"{kind}-{'tls' if tls else 'plain'}-{transports}"
         missing = kind == "uvloop" and loops.uvloop is None
         marks = [pytest.mark.skip(reason="no uvloop here")] if missing else []

@@ -44,7 +44,7 @@ RULES = [
     ),
     Rule("picows.sansio", BELOW_AIO, banned=IO),
     # Optional and replaceable packages are imported in exactly one module each.
-    Rule("picows.aio.backend", BELOW_AIO, others=("aiofastnet",)),
+    Rule("picows.aio.backend", BELOW_AIO, others=("aiofastnet", "aiohappyeyeballs")),
     Rule("picows.aio.proxy", BELOW_AIO, others=("python_socks",)),
     Rule("picows.aio.connect", BELOW_AIO, others=("async_timeout",)),
     Rule("picows.aio", BELOW_AIO),

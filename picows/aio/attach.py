@@ -123,7 +123,7 @@ async def ws_attach(
         transport_or_socket.setblocking(False)
         try:
             await backend.create_connection(
-                loop, use_aiofastnet is not False, lambda: connection, sock=transport_or_socket
+                loop, use_aiofastnet, connection, sock=transport_or_socket
             )
             attachment.open()
         except BaseException:

@@ -22,13 +22,13 @@ from libc.stddef cimport size_t
 from picows.aio.inbound cimport CLOSED, OPEN, UPGRADING, Inbound, is_overridden_in_python
 from picows.aio.loop_state cimport state_of
 from picows.aio.settings cimport Settings
+from picows.aio.socket_transport cimport SocketTransport
 from picows.aio.transport cimport WSListener
 from picows.aio.writer cimport OverflowPolicy
 from picows.wire.deflate cimport Deflater, Inflater
 from picows.wire.messages cimport MessageReader
 from picows.wire.receiver cimport READ_VIOLATION, Receiver
 
-from picows.aio.backend import busy_poll_socket, tune_socket
 from picows.aio.keepalive import AutoPing
 from picows.aio.logs import PICOWS_DEBUG_LL
 
@@ -51,6 +51,8 @@ cdef object _nobody = BufferedProtocol()
 
 cdef extern from "socket_calls.h":
     const bint PICOWS_DIRECT_WRITE
+    void picows_socket_tune(int fd)
+    void picows_socket_busy_poll(int fd, int microseconds)
     bint picows_socket_has_error(int fd)
     int picows_socket_wait(int fd, long long nanoseconds) nogil
 
@@ -107,27 +109,33 @@ cdef class Connection(Inbound, BufferedProtocol):
     # Called by the loop
 
     def connection_made(self, transport):
+        cdef int fd = -1
         if self.phase == CLOSED:
             # uvloop's start_tls takes a peer that ends in the middle for the end of the handshake.
             transport.abort()
             raise self.lost_by or ConnectionResetError("the connection was lost during TLS")
         self.underlying = transport
         self.state.connections += 1
-        self.secure = transport.get_extra_info("sslcontext") is not None
-        self.receiver.reads_whole = self.secure and not self.transport_copies
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            tune_socket(sock)
+        if isinstance(transport, SocketTransport):
+            fd = (<SocketTransport>transport).fd
+        else:
+            self.secure = transport.get_extra_info("sslcontext") is not None
+            self.receiver.reads_whole = self.secure and not self.transport_copies
+            sock = transport.get_extra_info("socket")
+            if sock is not None:
+                fd = sock.fileno()
+        if fd >= 0:
+            picows_socket_tune(fd)
             if PICOWS_DIRECT_WRITE and not self.secure:
-                self.fd = sock.fileno()
+                self.fd = fd
             if PICOWS_DIRECT_WRITE and self.settings.busy_poll:
-                self.poll_fd = sock.fileno()
-                busy_poll_socket(sock, self.settings.busy_poll)
+                self.poll_fd = fd
+                picows_socket_busy_poll(fd, <int>(self.settings.busy_poll * 1e6))
             if self.transport_copies and type(self.loop).__module__.startswith("uvloop"):
-                # When bytes and a reset are there at the same time, libuv calls aiofastnet's reader
-                # once and then never again: what is left of the bytes, and the reset, would never
-                # be seen.
-                self.look_fd = sock.fileno()
+                # When bytes and a reset are there at the same time, libuv calls a reader (ours,
+                # aiofastnet's) once and then never again: what is left of the bytes, and the reset,
+                # would never be seen.
+                self.look_fd = fd
         self.in_connection_made = True
         try:
             if self.owner is not None:
@@ -140,6 +148,9 @@ cdef class Connection(Inbound, BufferedProtocol):
         return self.receiver.get_buffer(sizehint)
 
     def buffer_updated(self, Py_ssize_t nbytes):
+        self.bytes_came(nbytes)
+
+    cdef int bytes_came(self, Py_ssize_t nbytes) except -1:
         if self.auto_ping is not None:
             self.last_heard = monotonic()
         if self.look_fd >= 0 and self.look_timer is None:
@@ -155,7 +166,7 @@ cdef class Connection(Inbound, BufferedProtocol):
                 if not self.polling:
                     self.polling = True
                     self.loop.call_soon(self._poll)
-            return
+            return 0
         data = self.receiver.take_raw(nbytes)
         if self.phase == UPGRADING and not self.disconnected:
             self.upgrade.data_received(data)
@@ -163,11 +174,13 @@ cdef class Connection(Inbound, BufferedProtocol):
                 # In the handshake an error is told at once.
                 self.look_timer.cancel()
                 self._look()
+        return 0
 
     def _poll(self):
         """
         Keep the loop awake: it asks the system without sleeping as long as something is scheduled.
         """
+        cdef bint has_bytes
         if (
             self.poll_fd < 0
             or self.paused
@@ -177,8 +190,11 @@ cdef class Connection(Inbound, BufferedProtocol):
             self.polling = False
             return
         with nogil:
-            picows_socket_wait(self.poll_fd, POLL_SLICE)
+            has_bytes = picows_socket_wait(self.poll_fd, POLL_SLICE)
         self.loop.call_soon(self._poll)
+        if has_bytes and isinstance(self.underlying, SocketTransport):
+            # Without the way through the loop, which would find out the same.
+            (<SocketTransport>self.underlying).read()
 
     def _look(self):
         self.look_timer = None
@@ -389,11 +405,7 @@ cdef class Connection(Inbound, BufferedProtocol):
             # A transport that ends its TLS has to hear the peer's part of that.
             self.paused_below = False
             self.underlying.resume_reading()
-        if (
-            self.secure
-            or self.postponed is not None
-            or self.underlying.get_write_buffer_size()
-        ):
+        if self.secure or self.bytes_queued():
             self.close_timer = self.loop.call_later(CLOSE_TIMEOUT, self._close_is_overdue)
         self.close_below(True)
 

@@ -38,7 +38,7 @@ class Dialer:
     """The ways of one `ws_connect`: the same for each of its attempts, where it is redirected."""
 
     loop: asyncio.AbstractEventLoop
-    use_aiofastnet: bool
+    use_aiofastnet: bool | None
     ssl_context: ssl.SSLContext | None
     # Of loop.create_connection: for TCP, and for TLS with the target.
     tcp_kwargs: dict[str, Any]
@@ -70,14 +70,14 @@ class Dialer:
             ssl_context = _default_ssl_context()
         if self.proxy is None:
             if not url.is_secure:
-                await self._open(url, lambda: connection)
+                await self._open(url, connection)
                 return
             if not _IS_START_TLS_SAFE and self._is_asyncio:
-                await self._open(url, lambda: connection, ssl=ssl_context, **tls_kwargs)
+                await self._open(url, connection, ssl=ssl_context, **tls_kwargs)
                 return
             # In two steps: aiofastnet's create_connection(ssl=...), cancelled in the TLS handshake,
             # leaves a timer.
-            transport, _ = await self._open(url, asyncio.Protocol)
+            transport = await self._open(url, asyncio.Protocol())
         else:
             transport = await self._open_tunnel(self.proxy, url)
             if not url.is_secure:
@@ -91,16 +91,16 @@ class Dialer:
     @property
     def _is_asyncio(self) -> bool:
         """Are asyncio's own transports used?"""
-        return not self.use_aiofastnet and isinstance(self.loop, asyncio.BaseEventLoop)
+        return self.use_aiofastnet is False and isinstance(self.loop, asyncio.BaseEventLoop)
 
     async def _open_tunnel(self, proxy: WSParsedURL, url: WSParsedURL) -> asyncio.Transport:
         """A stream to the server of `url` that `proxy` has opened."""
 
         async def open_stream(protocol: asyncio.Protocol) -> None:
             if not proxy.is_secure:
-                await self._open(proxy, lambda: protocol)
+                await self._open(proxy, protocol)
                 return
-            transport, _ = await self._open(proxy, asyncio.Protocol)
+            transport = await self._open(proxy, asyncio.Protocol())
             secured = await self._secure(
                 transport,
                 protocol,
@@ -113,34 +113,34 @@ class Dialer:
         return await open_tunnel(proxy, url.host, url.port, open_stream)
 
     async def _open(
-        self, url: WSParsedURL, protocol_factory: Callable[[], Any], **kwargs: Any
-    ) -> tuple[asyncio.Transport, Any]:
+        self, url: WSParsedURL, protocol: asyncio.BaseProtocol, **kwargs: Any
+    ) -> asyncio.Transport:
         """The transport below all else: to the server, or to the proxy."""
         sock = await self._make_socket(url)
         opened: Any
         if sock is not None:
             try:
                 opened = await create_connection(
-                    self.loop, self.use_aiofastnet, protocol_factory, sock=sock, **kwargs
+                    self.loop, self.use_aiofastnet, protocol, sock=sock, **kwargs
                 )
             except BaseException:
                 sock.close()
                 raise
         elif url.unix_path is not None:
             opened = await create_unix_connection(
-                self.loop, self.use_aiofastnet, protocol_factory, url.unix_path, **kwargs
+                self.loop, self.use_aiofastnet, protocol, url.unix_path
             )
         else:
             opened = await create_connection(
                 self.loop,
                 self.use_aiofastnet,
-                protocol_factory,
+                protocol,
                 url.host,
                 url.port,
                 **self.tcp_kwargs,
                 **kwargs,
             )
-        return cast("tuple[asyncio.Transport, Any]", opened)
+        return cast(asyncio.Transport, opened)
 
     async def _make_socket(self, url: WSParsedURL) -> socket.socket | None:
         """What the user's socket_factory makes, connected."""

@@ -56,6 +56,7 @@ cdef class Inbound(Outbound):
         object failure
 
     # Of the connection
+    cdef int bytes_came(self, Py_ssize_t nbytes) except -1
     cdef int finish(self) except -1
 
     cdef int leave_callback(self) except -1

@@ -80,6 +80,10 @@ cdef class Inbound(Outbound):
 
     # Frames
 
+    cdef int bytes_came(self, Py_ssize_t nbytes) except -1:
+        """So many bytes were read into the receiver's buffer."""
+        raise NotImplementedError
+
     cdef int finish(self) except -1:
         """The transport below is gone."""
         raise NotImplementedError
@@ -299,11 +303,7 @@ cdef class Inbound(Outbound):
         How many of these the peer's machine has, about: TLS adds to them. It moves as long as the
         peer reads what waits.
         """
-        try:
-            waiting = self.underlying.get_write_buffer_size()
-        except AttributeError:
-            # asyncio's TLS of Python 3.10, closed, has let go of what it would ask.
-            return self.sent
+        cdef size_t waiting = self.bytes_queued()
         sock = self.underlying.get_extra_info("socket")
         if sock is not None:
             waiting += picows_socket_unacknowledged(sock.fileno())

@@ -5,6 +5,8 @@ from picows.wire.octets cimport MaskKeyPool
 cdef enum:
     # Frames are built in the scratch buffer; for a large one it grows up to WARM_LIMIT, a while.
     SCRATCH_SIZE = 256 * 1024
+    # As long as all frames fit, it is not worth a mapping: a connection may send one CLOSE and go.
+    FIRST_SCRATCH_SIZE = 16 * 1024
     # Coalesced frames leave when the next one would take the outbox past this size.
     OUTBOX_SIZE = 64 * 1024
 

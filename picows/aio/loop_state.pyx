@@ -33,6 +33,7 @@ cdef LoopState state_of(object loop):
                 del _states[closed]
             state = LoopState.__new__(LoopState)
             state.loop_ref = ref(loop)
+            state.reads_handshakes = True
             state.mask_keys = MaskKeyPool()
             _states[loop] = state
     # A loop may be run by one thread now and by another one later.
@@ -45,7 +46,10 @@ cdef class LoopState(BufferPool):
     cdef int open_scratch(self, size_t capacity) except -1:
         """Make sure that the scratch buffer holds `capacity` bytes."""
         if self.scratch is None or self.scratch.capacity < capacity:
-            self.scratch = new_block(max(capacity, <size_t>SCRATCH_SIZE))
+            if capacity <= FIRST_SCRATCH_SIZE:
+                self.scratch = new_block(FIRST_SCRATCH_SIZE)
+            else:
+                self.scratch = new_block(max(capacity, <size_t>SCRATCH_SIZE))
         if capacity > SCRATCH_SIZE:
             self.warm_kept()
         return 0

@@ -406,8 +406,8 @@ cdef class Outbound(Writer):
             return self._emit(header, total, payload, size)
         if size > SCRATCH_SIZE - MAX_HEADER_SIZE:
             return self._send_large_masked(first, payload, size)
-        if state.scratch is None:
-            state.open_scratch(SCRATCH_SIZE)
+        if state.scratch is None or state.scratch.capacity < size + MAX_HEADER_SIZE:
+            state.open_scratch(size + MAX_HEADER_SIZE)
         if self.masked:
             key = state.mask_keys.next()
         total = build_frame(state.scratch.data, first, payload, size, self.masked, key)

@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from picows.aio.keepalive import AutoPingSettings
-from picows.aio.logs import AnyLogger, get_logger
-from picows.aio.settings import Settings
-from picows.aio.transport import WSAutoPingStrategy
-from picows.handshake.deflate import PerMessageDeflate
+from picows.aio.settings import (
+    MAX_SECONDS,
+    check_count,
+    check_flag,
+    check_text,
+    check_timeout,
+    make_settings,
+)
+from picows.aio.socket_transport import HAVE_KERNEL_TIMESTAMPS
 
 __all__ = [
     "MAX_SECONDS",
@@ -25,6 +28,8 @@ __all__ = [
     "check_callable",
     "check_client_context",
     "check_count",
+    "check_flag",
+    "check_kernel_timestamps",
     "check_kwargs",
     "check_optional",
     "check_server_address",
@@ -32,17 +37,9 @@ __all__ = [
     "make_settings",
 ]
 
-# A year. Loops do not take infinity, and uvloop nothing near it.
-MAX_SECONDS = 365 * 86400.0
-
-# Header and padding on top of it still fit into a Py_ssize_t.
-_MAX_SIZE = sys.maxsize - 1024 * 1024
+OverflowPolicy = Literal["close", "drop", "raise"]
 
 Check = Callable[[str, object], object]
-
-# In the order of the enum of that name in writer.pxd.
-OverflowPolicy = Literal["close", "drop", "raise"]
-_OVERFLOW_POLICIES = get_args(OverflowPolicy)
 
 
 def check_callable(name: str, value: object) -> None:
@@ -56,66 +53,9 @@ def check_optional(check: Check) -> Check:
     return lambda name, value: None if value is None else check(name, value)
 
 
-def check_flag(name: str, value: object) -> bool:
-    """True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-    return value
-
-
-def check_seconds(name: str, value: object) -> float:
-    """Seconds, more than 0, not more than a year."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    # Not of NaN either.
-    if not 0 < value <= MAX_SECONDS:
-        raise ValueError(
-            f"{name} must be more than 0 and at most {MAX_SECONDS:.0f} seconds, not {_shown(value)}"
-        )
-    return float(value)
-
-
-def check_timeout(name: str, value: object) -> float | None:
-    """As check_seconds, or None for no limit."""
-    return None if value is None else check_seconds(name, value)
-
-
-def check_count(
-    name: str, value: object, least: int = 0, most: int = sys.maxsize, unit: str = ""
-) -> int:
-    """An int in a range."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int{unit and f' ({unit})'}, not {value!r}")
-    if not least <= value <= most:
-        raise ValueError(
-            f"{name} must be from {least} to {most}{unit and f' {unit}'}, not {_shown(value)}"
-        )
-    return value
-
-
-def check_size(name: str, value: object) -> int:
-    """Bytes, at least 1."""
-    return check_count(name, value, 1, _MAX_SIZE, "bytes")
-
-
 def check_port(name: str, value: object) -> int:
     """A TCP port; 0 lets the system choose."""
     return check_count(name, value, 0, 65535)
-
-
-def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
-    """One of a few words."""
-    check_text(name, value)
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-    return str(value)
-
-
-def check_text(name: str, value: object) -> str:
-    """A str."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {value!r}")
-    return value
 
 
 def check_int(name: str, value: object) -> int:
@@ -262,93 +202,17 @@ def check_server_address(
                 raise ValueError(f"{name} is for TLS, but ssl was not given")
 
 
-def make_settings(
-    *,
-    is_client_side: bool,
-    logger_name: str | AnyLogger | None,
-    disconnect_on_exception: bool,
-    enable_auto_ping: bool,
-    auto_ping_idle_timeout: float,
-    auto_ping_reply_timeout: float,
-    auto_ping_strategy: WSAutoPingStrategy,
-    enable_auto_pong: bool,
-    coalesce_writes: bool,
-    use_aiofastnet: bool | None,
-    max_frame_size: int,
-    read_buffer_init_size: int,
-    assemble_messages: bool,
-    max_message_size: int,
-    max_fragments: int,
-    permessage_deflate: bool | PerMessageDeflate | None,
-    max_write_buffer: int | None,
-    overflow_policy: OverflowPolicy,
-    busy_poll: float = 0,
-) -> Settings:
-    """What every connection of one entry point has in common."""
+def check_kernel_timestamps(use_aiofastnet: object, hindrances: Mapping[str, bool]) -> None:
+    """
+    `kernel_timestamps` is True: is the connection plain TCP, on our transport, on Linux?
+    `hindrances` says what it is otherwise.
+    """
+    if not HAVE_KERNEL_TIMESTAMPS:
+        raise ValueError("kernel_timestamps=True needs SO_TIMESTAMPNS, which is Linux' own")
     if use_aiofastnet is not None:
-        check_flag("use_aiofastnet", use_aiofastnet)
-    auto_ping = AutoPingSettings(
-        check_seconds("auto_ping_idle_timeout", auto_ping_idle_timeout),
-        check_seconds("auto_ping_reply_timeout", auto_ping_reply_timeout),
-        _check_strategy("auto_ping_strategy", auto_ping_strategy),
-    )
-    return Settings(
-        is_client_side=is_client_side,
-        logger=get_logger(logger_name, "client" if is_client_side else "server"),
-        disconnect_on_exception=check_flag("disconnect_on_exception", disconnect_on_exception),
-        auto_ping=auto_ping if check_flag("enable_auto_ping", enable_auto_ping) else None,
-        enable_auto_pong=check_flag("enable_auto_pong", enable_auto_pong),
-        coalesce_writes=check_flag("coalesce_writes", coalesce_writes),
-        # aiofastnet copies what it cannot send at once; asyncio and uvloop keep the caller's
-        # memory.
-        transport_copies=use_aiofastnet is not False,
-        max_frame_size=check_size("max_frame_size", max_frame_size),
-        read_buffer_init_size=check_size("read_buffer_init_size", read_buffer_init_size),
-        assemble_messages=check_flag("assemble_messages", assemble_messages),
-        max_message_size=check_size("max_message_size", max_message_size),
-        max_fragments=check_count("max_fragments", max_fragments, 1),
-        deflate=_check_deflate("permessage_deflate", permessage_deflate),
-        # 0 is none.
-        max_write_buffer=(
-            0 if max_write_buffer is None else check_size("max_write_buffer", max_write_buffer)
-        ),
-        overflow_policy=_OVERFLOW_POLICIES.index(
-            check_choice("overflow_policy", overflow_policy, _OVERFLOW_POLICIES)
-        ),
-        busy_poll=_check_busy_poll("busy_poll", busy_poll),
-    )
-
-
-def _shown(value: float) -> str:
-    """Python prints no int of thousands of digits."""
-    return str(value) if abs(value) < 2**200 or value != value else "that"
-
-
-def _check_deflate(name: str, value: object) -> PerMessageDeflate | None:
-    if isinstance(value, PerMessageDeflate):
-        return value
-    if value is not None and not isinstance(value, bool):
-        raise TypeError(f"{name} must be True, False or a PerMessageDeflate, not {value!r}")
-    if not value:
-        return None
-    # Of the windows of 15 bits that RFC 7692 begins with, a connection would take 300 KB.
-    return PerMessageDeflate(client_max_window_bits=12, server_max_window_bits=12)
-
-
-def _check_busy_poll(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    # Not of NaN either.
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be from 0 to 1 seconds, not {_shown(value)}")
-    return float(value)
-
-
-def _check_strategy(name: str, value: Any) -> WSAutoPingStrategy:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a WSAutoPingStrategy, not {value!r}")
-    try:
-        return WSAutoPingStrategy(value)
-    except ValueError:
-        known = ", ".join(f"WSAutoPingStrategy.{each.name}" for each in WSAutoPingStrategy)
-        raise ValueError(f"{name} must be one of {known}, not {value!r}") from None
+        raise ValueError(
+            f"kernel_timestamps=True needs use_aiofastnet=None, not {use_aiofastnet!r}"
+        )
+    for what, is_so in hindrances.items():
+        if is_so:
+            raise ValueError(f"kernel_timestamps=True is for plain TCP, but {what}")

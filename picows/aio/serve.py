@@ -22,6 +22,7 @@ from picows.aio.parameters import (
     SERVER_KWARGS,
     OverflowPolicy,
     check_callable,
+    check_kernel_timestamps,
     check_kwargs,
     check_server_address,
     check_timeout,
@@ -68,6 +69,7 @@ async def ws_create_server(
     permessage_deflate: bool | PerMessageDeflate = False,
     max_write_buffer: int | None = None,
     overflow_policy: OverflowPolicy = "close",
+    kernel_timestamps: bool = False,
     **kwargs: Any,
 ) -> WSServer:
     """
@@ -93,7 +95,8 @@ async def ws_create_server(
     :param max_frame_size: bytes of payload; a larger frame closes the connection (1009) before
         anything is allocated
     :param read_buffer_init_size: bytes that a half-received large frame gets at first, a hint
-    :param use_aiofastnet: None and True use aiofastnet's transports, False the loop's own
+    :param use_aiofastnet: True uses aiofastnet's transports, False the loop's own; None
+        aiofastnet's for TLS, else our own
     :param coalesce_writes: gather what callbacks send while further frames of the same read wait,
         and send it at once; False sends every frame at once
     :param path: a Unix socket to listen on; its file is removed when the server closes
@@ -108,6 +111,8 @@ async def ws_create_server(
         would make them more is not sent, unless nothing waits. None: no limit
     :param overflow_policy: what becomes of the connection then: "close" disconnects at once, "drop"
         leaves the message out, "raise" raises `WSWriteBufferFullError` as well
+    :param kernel_timestamps: have `WSFrame.kernel_time_ns`: Linux, without TLS, on TCP and with
+        ``use_aiofastnet=None`` only
     :param kwargs: go to ``loop.create_server`` (``ssl``, ``reuse_port``, ``sock``, ``backlog``,
         ...)
 
@@ -143,7 +148,19 @@ async def ws_create_server(
         permessage_deflate=permessage_deflate,
         max_write_buffer=max_write_buffer,
         overflow_policy=overflow_policy,
+        kernel_timestamps=kernel_timestamps,
     )
+    if kernel_timestamps:
+        sock = kwargs.get("sock")
+        check_kernel_timestamps(
+            use_aiofastnet,
+            {
+                "ssl was given": "ssl" in kwargs,
+                "path is a Unix socket": path is not None,
+                "sock is no TCP socket": sock is not None
+                and sock.family not in (socket.AF_INET, socket.AF_INET6),
+            },
+        )
     if kwargs.get("ssl") is not None:
         # The TLS handshake is part of the way that the deadline is about.
         kwargs.setdefault("ssl_handshake_timeout", MAX_SECONDS if timeout is None else timeout)
@@ -154,12 +171,12 @@ async def ws_create_server(
     server = WSServer(loop, ws_listener_factory, settings, timeout)
     if path is None:
         server._listening = await create_server(
-            loop, use_aiofastnet is not False, server._make_connection, host, port, **kwargs
+            loop, use_aiofastnet, server._make_connection, host, port, **kwargs
         )
     else:
         path = os.fspath(path)
         server._listening = await create_unix_server(
-            loop, use_aiofastnet is not False, server._make_connection, path, **kwargs
+            loop, use_aiofastnet, server._make_connection, path, **kwargs
         )
         server._unix_socket = path, os.stat(path).st_ino
     return server

@@ -3,6 +3,7 @@ cdef class Settings:
         readonly bint is_client_side
         readonly object logger
         bint disconnect_on_exception
+        # An AutoPingSettings, or None.
         object auto_ping
         bint enable_auto_pong
         bint coalesce_writes
@@ -12,7 +13,10 @@ cdef class Settings:
         bint assemble_messages
         size_t max_message_size
         size_t max_fragments
+        # A PerMessageDeflate, or None.
         readonly object deflate
+        # 0 is none.
         size_t max_write_buffer
         int overflow_policy
         double busy_poll
+        bint kernel_timestamps

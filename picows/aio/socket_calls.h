@@ -1,7 +1,19 @@
 /* The system calls that a connection makes on its socket by itself.
  *
+ * picows_socket_tune: ask TCP for low latency; other kinds of sockets are left alone. Failures do not
+ * matter: when the peer is gone already, the next read or write will tell.
+ *
+ * picows_socket_busy_poll: ask the system to poll the network card that long as well, where it can
+ * (socket(7)); more than the system's default is for CAP_NET_ADMIN, and old kernels know none.
+ *
  * picows_socket_write: one non-blocking write of one or two buffers. Returns the bytes taken, 0 when the
  * socket takes none now, or minus errno. Never raises SIGPIPE.
+ *
+ * picows_socket_read: one non-blocking read. Returns the bytes that came, 0 at the end of the stream, or
+ * minus errno: -EAGAIN when nothing is there.
+ *
+ * picows_socket_stamp, picows_socket_read_stamped: ask the system for the time at which it received what
+ * is read, and read with it: nanoseconds since 1970, 0 where it does not say (SO_TIMESTAMPNS, socket(7)).
  *
  * picows_socket_has_error: does an error (a reset) wait to be read? Leaves it where it is.
  *
@@ -21,11 +33,41 @@
 /* Windows' transports write for us: see PICOWS_DIRECT_WRITE. */
 #define PICOWS_DIRECT_WRITE 0
 
+static inline void picows_socket_tune(int fd)
+{
+    /* asyncio sets TCP_NODELAY itself. */
+    (void)fd;
+}
+
+static inline void picows_socket_busy_poll(int fd, int microseconds)
+{
+    (void)fd, (void)microseconds;
+}
+
 static inline ptrdiff_t picows_socket_write(
     int fd, const char *head, size_t head_size, const char *body, size_t body_size)
 {
     (void)fd, (void)head, (void)head_size, (void)body, (void)body_size;
     return 0;
+}
+
+static inline ptrdiff_t picows_socket_read(int fd, char *data, size_t size)
+{
+    (void)fd, (void)data, (void)size;
+    return 0;
+}
+
+#define PICOWS_HAVE_TIMESTAMPS 0
+
+static inline void picows_socket_stamp(int fd)
+{
+    (void)fd;
+}
+
+static inline ptrdiff_t picows_socket_read_stamped(int fd, char *data, size_t size, long long *time_ns)
+{
+    *time_ns = 0;
+    return picows_socket_read(fd, data, size);
 }
 
 static inline int picows_socket_has_error(int fd)
@@ -49,6 +91,8 @@ static inline size_t picows_socket_unacknowledged(int fd)
 #else
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -65,6 +109,30 @@ static inline size_t picows_socket_unacknowledged(int fd)
 #else
 #define PICOWS_SEND_FLAGS MSG_DONTWAIT
 #endif
+
+static inline void picows_socket_tune(int fd)
+{
+    struct sockaddr_storage address;
+    socklen_t size = sizeof(address);
+    int on = 1;
+    if (getsockname(fd, (struct sockaddr *)&address, &size) != 0
+        || (address.ss_family != AF_INET && address.ss_family != AF_INET6))
+        return;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+#ifdef TCP_QUICKACK
+    /* Acknowledge at once. */
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
+#endif
+}
+
+static inline void picows_socket_busy_poll(int fd, int microseconds)
+{
+#ifdef SO_BUSY_POLL
+    (void)setsockopt(fd, SOL_SOCKET, SO_BUSY_POLL, &microseconds, sizeof(microseconds));
+#else
+    (void)fd, (void)microseconds;
+#endif
+}
 
 static inline ptrdiff_t picows_socket_write(
     int fd, const char *head, size_t head_size, const char *body, size_t body_size)
@@ -92,6 +160,76 @@ static inline ptrdiff_t picows_socket_write(
         return 0;
     return -(ptrdiff_t)errno;
 }
+
+static inline ptrdiff_t picows_socket_read(int fd, char *data, size_t size)
+{
+    ptrdiff_t n;
+    do {
+        n = recv(fd, data, size, MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    if (n >= 0)
+        return n;
+    return errno == EWOULDBLOCK ? -EAGAIN : -(ptrdiff_t)errno;
+}
+
+#if defined(__linux__) && defined(SO_TIMESTAMPNS)
+
+#define PICOWS_HAVE_TIMESTAMPS 1
+
+static inline void picows_socket_stamp(int fd)
+{
+    int on = 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on));
+}
+
+static inline ptrdiff_t picows_socket_read_stamped(int fd, char *data, size_t size, long long *time_ns)
+{
+    union {
+        char bytes[CMSG_SPACE(sizeof(struct timespec)) + 64];
+        struct cmsghdr align;
+    } control;
+    struct iovec part = {data, size};
+    struct msghdr message;
+    struct cmsghdr *each;
+    ptrdiff_t n;
+    *time_ns = 0;
+    do {
+        memset(&message, 0, sizeof(message));
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof(control.bytes);
+        n = recvmsg(fd, &message, MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return errno == EWOULDBLOCK ? -EAGAIN : -(ptrdiff_t)errno;
+    for (each = CMSG_FIRSTHDR(&message); each != NULL; each = CMSG_NXTHDR(&message, each)) {
+        if (each->cmsg_level == SOL_SOCKET && each->cmsg_type == SCM_TIMESTAMPNS
+            && each->cmsg_len >= CMSG_LEN(sizeof(struct timespec))) {
+            struct timespec time;
+            memcpy(&time, CMSG_DATA(each), sizeof(time));
+            *time_ns = (long long)time.tv_sec * 1000000000LL + time.tv_nsec;
+        }
+    }
+    return n;
+}
+
+#else
+
+#define PICOWS_HAVE_TIMESTAMPS 0
+
+static inline void picows_socket_stamp(int fd)
+{
+    (void)fd;
+}
+
+static inline ptrdiff_t picows_socket_read_stamped(int fd, char *data, size_t size, long long *time_ns)
+{
+    *time_ns = 0;
+    return picows_socket_read(fd, data, size);
+}
+
+#endif
 
 static inline int picows_socket_has_error(int fd)
 {

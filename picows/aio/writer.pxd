@@ -63,6 +63,7 @@ cdef class Writer(WSTransport):
     cdef int overflow(self, size_t size) except -1
     cdef bint is_over_limit(self, size_t size) except? True
     cdef size_t bytes_waiting(self) except? 0
+    cdef size_t bytes_queued(self) except? 0
 
     cdef int gathers(self, size_t total, bint is_close) except -1
     cdef char* room_in_outbox(self) except NULL

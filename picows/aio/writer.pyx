@@ -122,15 +122,20 @@ cdef class Writer(WSTransport):
 
     cdef size_t bytes_waiting(self) except? 0:
         """What the system has not taken; with what is gathered behind it, if there is something."""
-        cdef size_t waiting
+        cdef size_t waiting = self.bytes_queued()
+        return waiting + self.gathered_size if waiting else 0
+
+    cdef size_t bytes_queued(self) except? 0:
+        """What has left the outbox and not reached the system: below, or postponed."""
+        cdef size_t queued
         try:
-            waiting = self.underlying.get_write_buffer_size()
+            queued = self.underlying.get_write_buffer_size()
         except AttributeError:
             # asyncio's TLS of Python 3.10, closed, has let go of what it would ask.
-            waiting = 0
+            queued = 0
         if self.postponed is not None:
-            waiting += sum([len(each) for each in self.postponed])
-        return waiting + self.gathered_size if waiting else 0
+            queued += sum([len(each) for each in self.postponed])
+        return queued
 
     # Coalescing
 
@@ -239,7 +244,7 @@ cdef class Writer(WSTransport):
         if self.fd < 0:
             return False
         if self.backlogged:
-            if self.postponed is not None or self.underlying.get_write_buffer_size() != 0:
+            if self.bytes_queued():
                 return False
             self.backlogged = False
         return True

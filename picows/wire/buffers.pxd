@@ -6,6 +6,9 @@ cdef enum:
     # front.
     FRONT_SIZE = 16 * 1024
     READ_SIZE = 256 * 1024
+    # Until frames come, the shared buffer of an event loop is a small one without a front: what an
+    # opening handshake takes, and not worth a mapping.
+    HANDSHAKE_READ_SIZE = 16 * 1024
     # A reader that finds the shared buffer busy gets one of its own of this size.
     PRIVATE_READ_SIZE = 64 * 1024
     # Blocks from here on are mapped, not allocated.
@@ -43,6 +46,8 @@ cdef class BufferPool:
         # The shared read buffer and the memoryview of its window; None until the first read.
         Block shared
         object shared_view
+        # A connection's first bytes are those of its opening handshake.
+        bint reads_handshakes
         # A batch is being parsed in the shared buffer.
         bint shared_busy
         # Who asked for the shared buffer last (identity only, never followed).
@@ -54,7 +59,7 @@ cdef class BufferPool:
         # A frame that nobody kept, for the next batch.
         object spare_frame
 
-    cdef int open_shared(self) except -1
+    cdef int open_shared(self, bint for_frames) except -1
     cdef void close_shared(self) noexcept
     cdef Block take_block(self, size_t capacity, size_t expected)
     cdef int give_back(self, Block block) except -1

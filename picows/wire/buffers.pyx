@@ -94,10 +94,15 @@ cdef Block new_block(size_t capacity):
 cdef class BufferPool:
     """The read buffers that the connections of one event loop share."""
 
-    cdef int open_shared(self) except -1:
-        """Map the shared buffer; its pages become real as the kernel writes to them."""
-        self.shared = new_block(FRONT_SIZE + READ_SIZE)
-        self.shared_view = self.shared.open_window(FRONT_SIZE, READ_SIZE)
+    cdef int open_shared(self, bint for_frames) except -1:
+        """Make sure that there is a shared buffer, one of the full size where it is for frames."""
+        if for_frames:
+            # Mapped; its pages become real as the kernel writes to them.
+            self.shared = new_block(FRONT_SIZE + READ_SIZE)
+            self.shared_view = self.shared.open_window(FRONT_SIZE, READ_SIZE)
+        elif self.shared is None:
+            self.shared = new_block(HANDSHAKE_READ_SIZE)
+            self.shared_view = self.shared.open_window(0, HANDSHAKE_READ_SIZE)
         return 0
 
     cdef void close_shared(self) noexcept:

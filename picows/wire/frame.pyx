@@ -108,6 +108,15 @@ cdef class WSFrame:
         """
         return None
 
+    @property
+    def kernel_time_ns(self):
+        """
+        When the system had received the last packet of the read that brought the frame: nanoseconds
+        since 1970 (``time.time_ns()``). None without ``kernel_timestamps=True``, and where the
+        system did not say.
+        """
+        return None
+
     cpdef bytes get_payload_as_bytes(self):
         """The payload, copied."""
         return PyBytes_FromStringAndSize(self.payload_ptr, self.payload_size)

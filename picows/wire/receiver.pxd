@@ -37,6 +37,8 @@ cdef struct ReadClock:
     # it is taken with each read.
     double time
     bint is_wanted
+    # When the system had received what it brought (nanoseconds since 1970), or 0: not known.
+    long long kernel_time_ns
 
 
 cdef class Frame(WSFrame):
@@ -52,6 +54,7 @@ cdef class Frame(WSFrame):
         # The receiver's clock while the frame is in its callback; its time, when kept.
         ReadClock* clock
         double kept_time
+        long long kept_kernel_time_ns
 
 
 cdef class Receiver:
@@ -63,6 +66,8 @@ cdef class Receiver:
         bint expect_masked
         # A read never fills its buffer: see get_buffer.
         bint reads_whole
+        # Any opening handshake is over: frames have come.
+        bint reads_frames
 
         # Received and not yet parsed, in memory of the connection: own.data[own_start:own_end].
         Block own
@@ -90,6 +95,8 @@ cdef class Receiver:
         size_t unmasked
 
         ReadClock clock
+        # Of the read that comes next, where the transport knows it.
+        long long kernel_time_ns
 
         # After READ_VIOLATION: close code (RFC 6455 section 7.4.1) and text.
         readonly unsigned int violation_code

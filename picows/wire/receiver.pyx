@@ -172,6 +172,12 @@ cdef class Frame(WSFrame):
             self.clock.is_wanted = True
         return self.clock.time
 
+    @property
+    def kernel_time_ns(self):
+        if self.clock == NULL:
+            return self.kept_kernel_time_ns or None
+        return self.clock.kernel_time_ns or None
+
 
 # `frame.msg_type` is read in nearly every callback. Cython's own getter for a C enum makes an int;
 # this one hands out the WSMsgType member, without building anything.
@@ -195,6 +201,7 @@ cdef class Receiver:
         first_capacity
     ):
         self.pool = pool
+        self.reads_frames = not pool.reads_handshakes
         self.expect_masked = expect_masked
         self.max_frame_size = max_frame_size
         self.first_capacity = first_capacity
@@ -247,8 +254,8 @@ cdef class Receiver:
         ):
             self.target = TARGET_WARM
             return pool.warm.open_window(0, pool.warm.capacity)
-        if pool.shared is None:
-            pool.open_shared()
+        if pool.shared is None or pool.shared.capacity < READ_SIZE:
+            pool.open_shared(self.reads_frames or self.reads_whole)
         self.target = TARGET_SHARED
         return pool.shared_view
 
@@ -292,12 +299,16 @@ cdef class Receiver:
             Block block = self._take_target(nbytes)
             char* data = block.window
             size_t rest
+        self.reads_frames = True
         if hold or self.batch is not None:
             # Of frames that wait already it is the first read's. It is taken now, since asking
             # comes with the delivery.
             self.time_of_read()
+            if self.clock.kernel_time_ns == 0:
+                self.clock.kernel_time_ns = self.kernel_time_ns
         else:
             self.clock.time = 0
+            self.clock.kernel_time_ns = self.kernel_time_ns
             if self.clock.is_wanted:
                 self.time_of_read()
         if block is self.own:
@@ -367,11 +378,12 @@ cdef class Receiver:
         return 0
 
     cdef int prepend(self, const char* data, size_t size) except -1:
-        """Put bytes ahead of those that wait."""
+        """Put bytes ahead of those that wait: the last read has brought them."""
         cdef Block later = self.own
         cdef size_t start = self.own_start
         cdef size_t end = self.own_end
         self.own = None
+        self.clock.kernel_time_ns = self.kernel_time_ns
         self.append(data, size)
         return 0 if later is None else self.append(later.data + start, end - start)
 
@@ -590,6 +602,7 @@ cdef class Receiver:
             Block block = frame.block if frame.block is not None else self.batch
         if frame.clock != NULL:
             frame.kept_time = self.time_of_read()
+            frame.kept_kernel_time_ns = self.clock.kernel_time_ns
             # It may live longer than the receiver.
             frame.clock = NULL
         if frame.exports == 0 and size <= MOVE_LIMIT:
@@ -631,6 +644,7 @@ cdef class Receiver:
         else:
             # What is left is no frame yet.
             self.clock.time = 0
+            self.clock.kernel_time_ns = 0
         try:
             if self.pos < self.end:
                 if hold or self.own is not None:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from picows import PerMessageDeflate, WSFrame, WSListener, WSTransport
 from picows.aio.connection import Connection
 from picows.aio.parameters import make_settings
+from picows.aio.settings import Settings
 from picows.handshake.deflate import DeflateAgreement
 
 # A peer that agreed to nothing special.
@@ -149,6 +150,31 @@ class Collecting(WSListener):
         self.disconnected += 1
 
 
+def settings_of(side: str, **options: Any) -> Settings:
+    """Those of a connection on `side` where nobody asks for anything else."""
+    everything: dict[str, Any] = {
+        "logger_name": SILENT,
+        "disconnect_on_exception": True,
+        "enable_auto_ping": False,
+        "auto_ping_idle_timeout": 10,
+        "auto_ping_reply_timeout": 10,
+        "auto_ping_strategy": 1,
+        "enable_auto_pong": True,
+        "coalesce_writes": False,
+        "use_aiofastnet": None,
+        "max_frame_size": 10 * 1024 * 1024,
+        "read_buffer_init_size": 16 * 1024,
+        "assemble_messages": False,
+        "max_message_size": 64 * 1024 * 1024,
+        "max_fragments": 65536,
+        "permessage_deflate": False,
+        "max_write_buffer": None,
+        "overflow_policy": "close",
+        **options,
+    }
+    return make_settings(is_client_side=side == "client", **everything)
+
+
 class Detached:
     """
     A connection of ours on `side`; `agreement` is what the opening handshake agreed on. To
@@ -169,27 +195,7 @@ class Detached:
         self.loop = Loop() if loop is None else loop
         if agreement is not None:
             options.setdefault("permessage_deflate", PerMessageDeflate(threshold=0))
-        everything: dict[str, Any] = {
-            "logger_name": SILENT,
-            "disconnect_on_exception": True,
-            "enable_auto_ping": False,
-            "auto_ping_idle_timeout": 10,
-            "auto_ping_reply_timeout": 10,
-            "auto_ping_strategy": 1,
-            "enable_auto_pong": True,
-            "coalesce_writes": False,
-            "use_aiofastnet": None,
-            "max_frame_size": 10 * 1024 * 1024,
-            "read_buffer_init_size": 16 * 1024,
-            "assemble_messages": False,
-            "max_message_size": 64 * 1024 * 1024,
-            "max_fragments": 65536,
-            "permessage_deflate": False,
-            "max_write_buffer": None,
-            "overflow_policy": "close",
-            **options,
-        }
-        settings = make_settings(is_client_side=side == "client", **everything)
+        settings = settings_of(side, **options)
         self.side = side
         self.below = Below(self, below_socket)
         # The loop is no AbstractEventLoop, the upgrade is over.

@@ -74,7 +74,7 @@ async def two_ends(net: Any) -> AsyncIterator[tuple[Before, Before]]:
     options = {"ssl": net.client_ssl, "server_hostname": "localhost"} if net.tls else {}
     port = server.sockets[0].getsockname()[1]
     try:
-        await backend.create_connection(loop, fast, lambda: client, "127.0.0.1", port, **options)
+        await backend.create_connection(loop, fast, client, "127.0.0.1", port, **options)
         await accepted.wait()
         await servers[0].until(lambda: hasattr(servers[0], "transport"))
         yield servers[0], client

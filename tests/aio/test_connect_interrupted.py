@@ -6,15 +6,13 @@ test (loops.py).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from aio.traffic import Recorder
+from aio.traffic import Recorder, silent_port
 
 import loops
 
@@ -83,20 +81,6 @@ async def test_while_a_name_is_looked_up(
     finally:
         # The thread that was asked ends as well, or the loop's executor would wait for it.
         names.let_go.set()
-
-
-@contextlib.contextmanager
-def silent_port() -> Iterator[int]:
-    """A port whose queue is full: Linux leaves another SYN without an answer."""
-    with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(socket.socket())
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        for _ in range(4):
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(listening.getsockname())
-        yield listening.getsockname()[1]
 
 
 @ENDINGS

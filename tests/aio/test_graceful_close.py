@@ -467,7 +467,7 @@ async def test_frames_ahead_of_the_answer_are_delivered_during_a_shutdown(net: A
 
 
 # asyncio's own server fails to make a transport (an assert in Server._attach) and loses the socket.
-@pytest.mark.net(tls=(False,), aiofastnet=(None,))
+@pytest.mark.net(tls=(False,), aiofastnet=(None, True))
 async def test_shutdown_while_a_client_is_accepted(net: Any) -> None:
     """
     It ends, whatever part of accepting it is caught in; and the next sockets, which get the numbers

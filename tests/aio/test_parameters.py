@@ -120,6 +120,14 @@ STRATEGY = [
     *value_errors("must be one of .*PING_WHEN_IDLE", 0, 3, -1, WSCloseCode.OK),
 ]
 
+KERNEL_TIMESTAMPS = [
+    *FLAG,
+    *[
+        Wrong(True, ValueError, "needs use_aiofastnet=None", {"use_aiofastnet": each})
+        for each in (True, False)
+    ],
+]
+
 COMMON: dict[str, list[Wrong]] = {
     "ws_listener_factory": type_errors("must be callable", None, "x", 5, WSListener(), [Recorder]),
     "disconnect_on_exception": FLAG,
@@ -151,6 +159,7 @@ COMMON: dict[str, list[Wrong]] = {
         ),
         *value_errors("must be one of close, drop, raise", "", "block", "Close", "drop "),
     ],
+    "kernel_timestamps": KERNEL_TIMESTAMPS,
 }
 
 CONNECT: dict[str, list[Wrong]] = {

@@ -4,7 +4,6 @@ user sets in on_ws_connected, as docs/topics tell him to. Before connecting: tes
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
@@ -14,7 +13,6 @@ import pytest
 from aio.traffic import Recorder, our_socket
 
 from picows import WSListener, WSMsgType, WSTransport
-from picows.aio.backend import tune_socket
 
 plain = pytest.mark.net(tls=(False,))
 
@@ -110,53 +108,3 @@ async def test_the_socket_tells_who_is_there(net: Any) -> None:
         assert ours.type == theirs.type == socket.SOCK_STREAM
         assert ours.getpeername() == theirs.getsockname()
         assert ours.getsockname() == theirs.getpeername()
-
-
-# -- TCP options only where there is TCP -----------------------------------------------------------
-
-
-class Noting(socket.socket):
-    """A socket that remembers which options were set."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.options: list[tuple[int, int]] = []
-
-    def setsockopt(self, level: int, name: int, *value: Any) -> None:
-        self.options.append((level, name))
-        super().setsockopt(level, name, *value)
-
-
-@pytest.mark.parametrize(
-    ("family", "kind", "expected"),
-    [
-        (socket.AF_INET, socket.SOCK_STREAM, True),
-        (socket.AF_INET6, socket.SOCK_STREAM, True),
-        (socket.AF_INET, socket.SOCK_DGRAM, False),
-        (socket.AF_UNIX, socket.SOCK_STREAM, False),
-    ],
-)
-def test_only_tcp_is_tuned(family: int, kind: int, expected: bool) -> None:
-    with Noting(family, kind) as sock:
-        tune_socket(sock)
-        wanted = [(socket.IPPROTO_TCP, socket.TCP_NODELAY)]
-        if hasattr(socket, "TCP_QUICKACK"):
-            wanted.append((socket.IPPROTO_TCP, socket.TCP_QUICKACK))
-        assert sock.options == (wanted if expected else [])
-
-
-@pytest.mark.net(loops=("asyncio", "uvloop"), tls=(False,))
-async def test_a_unix_socket_of_the_users_is_not_tuned(net: Any) -> None:
-    """Linux would refuse it, and the library would not tell: a system call for nothing."""
-    ours, theirs = socket.socketpair()
-    noting = Noting(fileno=ours.detach())
-    with theirs:
-        theirs.setblocking(False)
-        connecting = net.connect(Recorder, "ws://localhost/", socket_factory=lambda url: noting)
-        task = asyncio.ensure_future(connecting)
-        head = await asyncio.get_running_loop().sock_recv(theirs, 65536)
-        assert head.startswith(b"GET / HTTP/1.1\r\n")
-        task.cancel()
-        await asyncio.wait([task])
-    assert [level for level, _ in noting.options if level != socket.SOL_SOCKET] == []
-    assert noting.fileno() == -1

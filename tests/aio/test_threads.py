@@ -393,7 +393,7 @@ def test_servers_in_two_threads_share_a_port(net: Any) -> None:
 
 
 # aiofastnet's transports refuse any thread but the one that they were made in.
-@pytest.mark.net(loops=("asyncio", "uvloop"), tls=(False,), aiofastnet=(False,))
+@pytest.mark.net(loops=("asyncio", "uvloop"), tls=(False,), aiofastnet=(None, False))
 def test_a_loop_that_another_thread_runs_later_takes_its_connections_along(net: Any) -> None:
     """Connected with run_until_complete in the main thread, then run_forever in one of its own."""
     loop = loops.new_loop(net.loop_kind)

@@ -22,7 +22,7 @@ import socket
 import ssl
 import struct
 import termios
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from picows import WSFrame, WSListener, WSTransport
@@ -192,6 +192,20 @@ async def some_iterations() -> None:
         await asyncio.sleep(0)
     # Also a select with a timeout, so that readable sockets get their turn.
     await asyncio.sleep(0.01)
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    """A port whose queue is full: Linux leaves another SYN without an answer."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
 
 
 @contextlib.asynccontextmanager

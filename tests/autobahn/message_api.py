@@ -24,6 +24,8 @@ from picows import (
 MOST = 64 * 1024 * 1024
 # 9.3.1 and 9.4.1 cut 4 MiB into 65,536 frames of 64 bytes and an empty one; the default is 65,536.
 MOST_FRAGMENTS = 100_000
+# Seconds. The fuzzing server answers nobody while it writes a report of many megabytes.
+PATIENCE = 120
 
 
 def options() -> dict[str, Any]:
@@ -54,7 +56,7 @@ async def serve() -> tuple[Any, int]:
 
 async def converse(url: str) -> None:
     """Connect, and echo until the connection is over."""
-    transport, _ = await ws_connect(Echo, url, **options())
+    transport, _ = await ws_connect(Echo, url, websocket_handshake_timeout=PATIENCE, **options())
     with contextlib.suppress(WSError):  # a violation found here: what most cases are for
         await transport.wait_disconnected()
 
@@ -75,7 +77,7 @@ class Ask(WSListener):
 
 async def ask(url: str) -> str:
     """What the fuzzing server answers; nothing, where it has only something to do."""
-    transport, listener = await ws_connect(Ask, url)
+    transport, listener = await ws_connect(Ask, url, websocket_handshake_timeout=PATIENCE)
     assert isinstance(listener, Ask)
     await transport.wait_disconnected()
     return listener.answer

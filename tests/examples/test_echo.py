@@ -103,15 +103,20 @@ def test_tls_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
         assert server.end(signal.SIGINT) == ""
 
 
-@pytest.mark.parametrize("option", ["--aiofastnet", "--no-aiofastnet"])
+@pytest.mark.parametrize("option", [None, "--aiofastnet", "--no-aiofastnet"])
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @each_loop
-def test_demo(loop: str, tls: bool, option: str) -> None:
-    args = ["--seconds", "0.3", "--loop", loop, option] + ["--tls"] * tls
+def test_demo(loop: str, tls: bool, option: str | None) -> None:
+    args = ["--seconds", "0.3", "--loop", loop] + ["--tls"] * tls
+    if option is not None:
+        args.append(option)
     with example("demo.py", *args) as demo:
         where, sizes, rate, *latencies = demo.end().splitlines()
     assert where.startswith("wss://localhost:" if tls else "ws://127.0.0.1:")
-    transport = "aiofastnet." if option == "--aiofastnet" else f"{loop}."
+    default = "aiofastnet." if tls else "picows."
+    transport = {None: default, "--aiofastnet": "aiofastnet.", "--no-aiofastnet": f"{loop}."}[
+        option
+    ]
     assert f" loop: {loop}, transport: {transport}" in where
     assert sizes.startswith("32 bytes ")
     match = re.fullmatch(r"([\d,]+) round trips per second", rate)

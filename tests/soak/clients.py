@@ -88,7 +88,7 @@ class Slot:
             "disconnect_on_exception": choose((True, False)),
             "read_buffer_init_size": choose((1, 16 * 1024, 1024 * 1024)),
             "websocket_handshake_timeout": LIMIT,
-            "use_aiofastnet": choose((None, False)),
+            "use_aiofastnet": choose((None, True, False)),
             **PATIENT,
         }
 
