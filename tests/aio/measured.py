@@ -227,7 +227,10 @@ def explode(
     options["logger_name"].addHandler(at_violation)
     connection = Detached("server", listener, FULL, **options)
     # So that zlib's window, 32 KiB, is there as well as the read buffer.
-    connection.feed(frame_to("server", BINARY, PeerDeflater().message(far(limit // 2)), rsv=4))
+    # (Before there are frames, that is a small one.)
+    data = frame_to("server", BINARY, PeerDeflater().message(far(limit // 2)), rsv=4)
+    connection.feed(data[:1])
+    connection.feed(data[1:])
     # That one began with a window of its own, and so does the bomb.
     frames = bomb_frames(size, count)
     listener.sizes.clear()
