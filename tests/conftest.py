@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trustme
+from hypothesis import settings
 
 import loops
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from proxies import Proxies
 
 pytest_plugins = ["pytester"]
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("picows", deadline=None)
+settings.load_profile("picows")
 
 INHERITED = {
     name: os.environ.pop(name)

@@ -33,7 +33,7 @@ SocketFactory = Callable[[WSParsedURL], "socket.socket | Awaitable[socket.socket
 _IS_START_TLS_SAFE = sys.version_info >= (3, 11)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Dialer:
     """The ways of one `ws_connect`: the same for each of its attempts, where it is redirected."""
 

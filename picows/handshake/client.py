@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NoReturn
 
-from multidict import CIMultiDict, istr
+from multidict import CIMultiDict
 
 from picows.errors import (
     WSHandshakeError,
@@ -51,24 +51,24 @@ from .http11 import (
     encode_request,
     parse_head,
 )
+from .names import (
+    CONNECTION,
+    CONTENT_LENGTH,
+    HOST,
+    SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+)
 from .negotiate import accept_key, extension_names, extensions, new_key, subprotocol_names
 
 __all__ = ["REDIRECTS", "ClientHandshake"]
 
 # RFC 9110 section 15.4: the others name no place to go on at, or no automatic one.
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
-# Looked up without being folded first.
-_HOST = istr("Host")
-_UPGRADE = istr("Upgrade")
-_CONNECTION = istr("Connection")
-_KEY = istr("Sec-WebSocket-Key")
-_VERSION = istr("Sec-WebSocket-Version")
-_ACCEPT = istr("Sec-WebSocket-Accept")
-_PROTOCOL = istr("Sec-WebSocket-Protocol")
-_EXTENSIONS = istr("Sec-WebSocket-Extensions")
-_CONTENT_LENGTH = istr("Content-Length")
-_TRANSFER_ENCODING = istr("Transfer-Encoding")
 
 # The enum's class looks its members up.
 _SWITCHING_PROTOCOLS = HTTPStatus.SWITCHING_PROTOCOLS
@@ -123,8 +123,8 @@ class ClientHandshake:
         self._extensions: list[str] = []
         if fields:
             headers = self.request.headers
-            self._subprotocols = subprotocol_names(headers.getall(_PROTOCOL, ()))
-            self._extensions = extension_names(headers.getall(_EXTENSIONS, ()))
+            self._subprotocols = subprotocol_names(headers.getall(SEC_WEBSOCKET_PROTOCOL, ()))
+            self._extensions = extension_names(headers.getall(SEC_WEBSOCKET_EXTENSIONS, ()))
         self._reader = HeadReader(_may_begin_response)
         self._follows_redirects = follows_redirects
         self._interim_responses = 0
@@ -218,37 +218,35 @@ class ClientHandshake:
             raise MalformedMessage("a 101 over HTTP/1.0")
 
         # 2. and 3.
-        upgrade = self._single(_UPGRADE, WSInvalidUpgradeError)
+        upgrade = self._single(UPGRADE, WSInvalidUpgradeError)
         if upgrade is None or upgrade.lower() != "websocket":
-            raise self._invalid(WSInvalidUpgradeError, _UPGRADE, upgrade)
-        connection = headers.getall(_CONNECTION, ())
+            raise self._invalid(WSInvalidUpgradeError, UPGRADE, upgrade)
+        connection = headers.getall(CONNECTION, ())
         if not has_token(connection, "upgrade"):
             value = ", ".join(connection) if connection else None
-            raise self._invalid(WSInvalidUpgradeError, _CONNECTION, value)
+            raise self._invalid(WSInvalidUpgradeError, CONNECTION, value)
 
         # 4.
-        accept = self._single(_ACCEPT)
+        accept = self._single(SEC_WEBSOCKET_ACCEPT)
         if accept != accept_key(self._key):
-            raise self._invalid(WSInvalidHeaderError, _ACCEPT, accept)
+            raise self._invalid(WSInvalidHeaderError, SEC_WEBSOCKET_ACCEPT, accept)
 
         # 5.
-        values = headers.getall(_EXTENSIONS, ())
+        values = headers.getall(SEC_WEBSOCKET_EXTENSIONS, ())
         if values and not self._takes_extensions(values):
-            raise self._invalid(WSInvalidHeaderError, _EXTENSIONS, ", ".join(values))
+            raise self._invalid(WSInvalidHeaderError, SEC_WEBSOCKET_EXTENSIONS, ", ".join(values))
 
         # 6. Subprotocols compare with case.
-        subprotocol = self._single(_PROTOCOL)
+        subprotocol = self._single(SEC_WEBSOCKET_PROTOCOL)
         if subprotocol is not None and subprotocol not in self._subprotocols:
-            raise self._invalid(WSInvalidHeaderError, _PROTOCOL, subprotocol)
+            raise self._invalid(WSInvalidHeaderError, SEC_WEBSOCKET_PROTOCOL, subprotocol)
 
         # RFC 9110 section 8.6 and RFC 9112 section 6.1: a 101 has no body. Where one is
         # announced, it and the first frames are the same bytes.
         if content_length(headers):
-            raise self._invalid(WSInvalidHeaderError, _CONTENT_LENGTH, headers[_CONTENT_LENGTH])
-        if _TRANSFER_ENCODING in headers:
-            raise self._invalid(
-                WSInvalidHeaderError, _TRANSFER_ENCODING, headers[_TRANSFER_ENCODING]
-            )
+            raise self._invalid(WSInvalidHeaderError, CONTENT_LENGTH, headers[CONTENT_LENGTH])
+        if TRANSFER_ENCODING in headers:
+            raise self._invalid(WSInvalidHeaderError, TRANSFER_ENCODING, headers[TRANSFER_ENCODING])
 
     def _takes_extensions(self, values: Sequence[str]) -> bool:
         """RFC 6455 section 9.1: only what was offered, with parameters that answer it."""
@@ -322,11 +320,11 @@ def _make_headers(url: WSParsedURL, key: str, fields: list[tuple[str, str]]) -> 
     host = hosts[0] if hosts else url.host_header
     headers = CIMultiDict(
         [
-            (_HOST, host),
-            (_UPGRADE, "websocket"),
-            (_CONNECTION, "Upgrade"),
-            (_KEY, key),
-            (_VERSION, "13"),
+            (HOST, host),
+            (UPGRADE, "websocket"),
+            (CONNECTION, "Upgrade"),
+            (SEC_WEBSOCKET_KEY, key),
+            (SEC_WEBSOCKET_VERSION, "13"),
         ]
     )
     for name, value in fields:

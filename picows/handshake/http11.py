@@ -29,6 +29,7 @@ from .headers import (
     normalise_extra_headers,
     redacted_fields,
 )
+from .names import CONTENT_LENGTH
 
 __all__ = [
     "MAX_BODY",
@@ -68,9 +69,6 @@ _HEAD_BYTES = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F)])
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 _VERSION = b"HTTP/1.1"
-
-# Looked up without being folded first.
-_CONTENT_LENGTH = istr("Content-Length")
 
 # What nearly every opening handshake holds: a connection keeps its request, and names of its own
 # would be a quarter of what it takes while it is idle.
@@ -354,7 +352,7 @@ def content_length(headers: CIMultiDict[str]) -> int | None:
     RFC 9110 section 8.6 is ``1*DIGIT``. RFC 9112 section 6.3 lets a recipient accept a list of
     equal numbers; here more than one is one too many.
     """
-    values = headers.getall(_CONTENT_LENGTH, ())
+    values = headers.getall(CONTENT_LENGTH, ())
     if not values:
         return None
     # No int() on what is not ASCII digits: it takes "+0", "0_0" and " 0".

@@ -20,7 +20,7 @@ import re
 from http import HTTPStatus
 from typing import NoReturn
 
-from multidict import CIMultiDict, istr
+from multidict import CIMultiDict
 
 from picows.errors import WSHandshakeError, WSInvalidMessageError
 
@@ -36,6 +36,15 @@ from .http11 import (
     as_status,
     content_length,
     parse_head,
+)
+from .names import (
+    CONNECTION,
+    HOST,
+    SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING,
+    UPGRADE,
 )
 from .negotiate import accept_key, extension_names, extensions, is_key
 
@@ -65,15 +74,6 @@ _PLAIN_101 = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Accept: %b\r\n\r\n"
 )
-
-# Looked up without being folded first.
-_HOST_FIELD = istr("Host")
-_TRANSFER_ENCODING = istr("Transfer-Encoding")
-_UPGRADE = istr("Upgrade")
-_CONNECTION = istr("Connection")
-_VERSION_FIELD = istr("Sec-WebSocket-Version")
-_KEY_FIELD = istr("Sec-WebSocket-Key")
-_ACCEPT = istr("Sec-WebSocket-Accept")
 
 # The enum's class looks its members up.
 _SWITCHING_PROTOCOLS = HTTPStatus.SWITCHING_PROTOCOLS
@@ -279,7 +279,7 @@ def _check_request(
             "only GET and HEAD are understood here", HTTPStatus.METHOD_NOT_ALLOWED
         )
     # RFC 9112 section 3.2: 400 for a request that lacks Host, holds it twice or malformed.
-    hosts = headers.getall(_HOST_FIELD, ())
+    hosts = headers.getall(HOST, ())
     if len(hosts) != 1:
         raise MalformedMessage("there must be one Host header")
     if not _HOST.fullmatch(hosts[0]):
@@ -295,7 +295,7 @@ def _check_request(
         if not target.startswith("/"):
             target = "/" + target
     # A body would be read as the client's first frames.
-    if _TRANSFER_ENCODING in headers or content_length(headers):
+    if TRANSFER_ENCODING in headers or content_length(headers):
         raise MalformedMessage("the request has a body")
     return WSUpgradeRequest(
         b"GET" if method == "GET" else b"HEAD", target.encode(), b"HTTP/1.1", headers
@@ -307,11 +307,11 @@ def _check_upgrade(request: WSUpgradeRequest) -> str:
     headers = request.headers
     if request.method != b"GET":
         raise MalformedMessage("a WebSocket is opened with GET")
-    if not has_token(headers.getall(_UPGRADE, ()), "websocket"):
+    if not has_token(headers.getall(UPGRADE, ()), "websocket"):
         raise MalformedMessage("Upgrade: websocket is missing")
-    if not has_token(headers.getall(_CONNECTION, ()), "upgrade"):
+    if not has_token(headers.getall(CONNECTION, ()), "upgrade"):
         raise MalformedMessage("Connection: Upgrade is missing")
-    versions = headers.getall(_VERSION_FIELD, ())
+    versions = headers.getall(SEC_WEBSOCKET_VERSION, ())
     if len(versions) != 1:
         raise MalformedMessage("there must be one Sec-WebSocket-Version header")
     if versions[0] != "13":
@@ -319,7 +319,7 @@ def _check_upgrade(request: WSUpgradeRequest) -> str:
         raise MalformedMessage(
             "the only supported WebSocket version is 13", HTTPStatus.UPGRADE_REQUIRED
         )
-    keys = headers.getall(_KEY_FIELD, ())
+    keys = headers.getall(SEC_WEBSOCKET_KEY, ())
     if len(keys) != 1:
         raise MalformedMessage("there must be one Sec-WebSocket-Key header")
     if not is_key(keys[0]):
@@ -379,7 +379,9 @@ def _refusal(status: HTTPStatus, text: str) -> WSUpgradeResponse:
 
 def _plain_101(accept: str) -> WSUpgradeResponse:
     """RFC 6455 section 4.2.2, 5.: what every 101 holds."""
-    headers = CIMultiDict([(_UPGRADE, "websocket"), (_CONNECTION, "Upgrade"), (_ACCEPT, accept)])
+    headers = CIMultiDict(
+        [(UPGRADE, "websocket"), (CONNECTION, "Upgrade"), (SEC_WEBSOCKET_ACCEPT, accept)]
+    )
     return WSUpgradeResponse(b"HTTP/1.1", _SWITCHING_PROTOCOLS, headers)
 
 
