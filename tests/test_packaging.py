@@ -66,7 +66,13 @@ def test_metadata(metadata, wheel_names):
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.10"
     required = {line.partition(";")[0].split(">")[0] for line in metadata.get_all("Requires-Dist")}
-    assert required == {"multidict", "python-socks[asyncio]", "aiofastnet", "async-timeout"}
+    assert required == {
+        "multidict",
+        "python-socks[asyncio]",
+        "aiofastnet",
+        "aiohappyeyeballs",
+        "async-timeout",
+    }
     assert any(name.endswith("/licenses/LICENSE") for name in wheel_names)
 
 
