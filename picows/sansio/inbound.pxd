@@ -20,10 +20,11 @@ cdef class Inbound:
         list hooks
         object proto
 
-        # Bytes under the parser, which knows them as pos and end: those of a server's reader are a
-        # copy, since they are unmasked in place. Behind them wait others.
-        Block block
+        # Bytes under the parser, which knows them as pos and end: a caller's, or a copy in a block
+        # for a server's reader to unmask. Where it reads a caller's, the block is for the part at
+        # hand. Behind them wait others.
         bytes chunk
+        Block block
         list waiting
         Receiver receiver
         Frame frame
@@ -37,6 +38,8 @@ cdef class Inbound:
         size_t frame_size
         char* part
         size_t part_size
+        bint part_is_masked
+        uint32_t part_key
         bint begins
         bint ends
 
@@ -67,7 +70,9 @@ cdef class Inbound:
     cdef int _unmask(self) noexcept
     cdef int _refill(self) except -1
     cdef int _load(self, bytes rest, bytes data) except -1
-    cdef int _copy(self, char* to, char* data, size_t size, bint begins_frame) noexcept
+    cdef bint _is_large(self) noexcept
+    cdef int _copy_rest(self) except -1
+    cdef int _unmask_part(self) except -1
     cdef int _release(self) except -1
     cdef int _take_control(self, unsigned int opcode) except -1
     cdef int _take_part(self) except -1

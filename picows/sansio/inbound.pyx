@@ -11,8 +11,9 @@ Always holds:
 * Of what was parsed nothing is kept but the beginning of a character, and a message that is being
   assembled; of what was not, at most a header or a control frame (RFC 6455 section 5.5) besides
   what was queued since the last step.
-* A client's parser reads the caller's bytes where they are; a server's unmasks a copy. Bytes of
-  a caller are never written to.
+* Bytes of a caller are never written to. A client's parser reads them where they are. A server's
+  takes a copy and unmasks that; but large frames it reads where they are, too, and what is
+  made of their payload is unmasked on the way there.
 * What a message gathers, or says in parts, is bounded before it is made.
 * After a CLOSE, or a violation, nothing more is parsed.
 """
@@ -26,6 +27,7 @@ from cpython.bytes cimport (
     PyBytes_GET_SIZE,
 )
 from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 from picows.errors import WSProtocolError
@@ -64,7 +66,9 @@ cdef enum:
     FIRST_BODY = 4 * 1024
     # Texts from here on are decoded in another way.
     LARGE_TEXT = 1024
+    # Frames of which so much is here are not copied to where frames are unmasked.
     LARGE_FRAME = 1024
+    # A multiple of a masking key's size.
     PIECE = 1024
 
 # A frame is bounded as a part of its message. This bound no frame reaches, and no sum overflows.
@@ -92,35 +96,58 @@ cdef inline size_t cut_character(const char* data, size_t size) noexcept nogil:
     return 0
 
 
-cdef bint copy_ascii(char* text, const char* data, size_t size) noexcept nogil:
+cdef inline int copy(
+    char* to, const char* data, size_t size, bint masked, uint32_t key
+) noexcept nogil:
+    if masked:
+        picows_mask(<unsigned char*>to, <const unsigned char*>data, size, key)
+    else:
+        memcpy(to, data, size)
+    return 0
+
+
+cdef bint copy_ascii(
+    char* text, const char* data, size_t size, bint masked, uint32_t key
+) noexcept nogil:
     """Copy up to the first piece that is not all ASCII. Was there none?"""
     cdef:
         size_t at = 0
         size_t end
         size_t octet
         unsigned char seen
-    # In pieces that stay in the nearest cache: they are looked at, then copied. And what a compiler
-    # vectorises does not stop in the middle.
+    # In pieces that stay in the nearest cache: they are copied, then looked at. And what a compiler
+    # vectorises does not stop in the middle. Each begins with the first byte of the key.
     while at < size:
         end = min(at + PIECE, size)
+        copy(text + at, data + at, end - at, masked, key)
         seen = 0
         for octet in range(at, end):
-            seen |= <unsigned char>data[octet]
+            seen |= <unsigned char>text[octet]
         if seen >= 0x80:
             return False
-        memcpy(text + at, data + at, end - at)
         at = end
     return True
 
 
-cdef str decode(const char* data, size_t size):
+cdef bytes copied(const char* data, size_t size, bint masked, uint32_t key):
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+    copy(PyBytes_AS_STRING(made), data, size, masked, key)
+    return made
+
+
+cdef str decode(const char* data, size_t size, bint masked=False, uint32_t key=0):
     """A text. Raises UnicodeDecodeError where it is not UTF-8."""
-    cdef str text
+    cdef:
+        str text
+        bytes made
     if size >= LARGE_TEXT:
         # Twice as fast as what CPython's decoder does for large texts, which nearly all are ASCII.
         text = PyUnicode_New(<Py_ssize_t>size, 127)
-        if copy_ascii(<char*>PyUnicode_1BYTE_DATA(text), data, size):
+        if copy_ascii(<char*>PyUnicode_1BYTE_DATA(text), data, size, masked, key):
             return text
+    if masked:
+        made = copied(data, size, masked, key)
+        data = PyBytes_AS_STRING(made)
     return PyUnicode_DecodeUTF8(data, <Py_ssize_t>size, NULL)
 
 
@@ -244,6 +271,7 @@ cdef class Inbound:
             int result
         while True:
             available = <size_t>(receiver.end - receiver.pos)
+            self.part_is_masked = False
             if self.left:
                 if available:
                     self.part = receiver.pos
@@ -255,6 +283,8 @@ cdef class Inbound:
                     self._unmask()
                     return READ_FRAME
             elif available:
+                if self.masked and self.chunk is not None and not self._is_large():
+                    self._copy_rest()
                 # Also when the frame is not filled, as the next lines have to know.
                 frame.fin = False
                 result = receiver.next_frame(frame)
@@ -274,6 +304,9 @@ cdef class Inbound:
                     self.part = frame.payload_ptr
                     self.part_size = self.frame_size = <size_t>frame.payload_size
                     self.begins = self.ends = True
+                    if self.masked and self.chunk is not None:
+                        self.part_is_masked = True
+                        self.part_key = self.key
                 if result != READ_MORE:
                     return result
                 if receiver.peek(&half):
@@ -298,11 +331,27 @@ cdef class Inbound:
                 return READ_MORE
 
     cdef int _unmask(self) noexcept:
+        """The part at hand, of a frame that is not complete; but what is large stays masked."""
         cdef unsigned char* part = <unsigned char*>self.part
-        if self.masked:
+        if not self.masked:
+            return 0
+        if self.chunk is not None:
+            self.part_is_masked = True
+            self.part_key = self.key
+        else:
             picows_mask(part, part, self.part_size, self.key)
-            self.key = rotated_key(self.key, self.part_size)
+        self.key = rotated_key(self.key, self.part_size)
         return 0
+
+    cdef bint _is_large(self) noexcept:
+        """Is it a large frame that begins here, in the caller's bytes? It stays masked."""
+        cdef HalfFrame half
+        if not self.receiver.peek(&half) or half.arrived < LARGE_FRAME:
+            return False
+        # The parser writes nothing to it, and refuses a control frame of that size.
+        self.receiver.unmasked = half.size if half.arrived == half.size else 0
+        self.key = half.key
+        return True
 
     cdef int _refill(self) except -1:
         """Go on with what waits. Returns 0 when nothing does."""
@@ -333,14 +382,11 @@ cdef class Inbound:
         self._release()
         if size == 0:
             return 0
-        if self.masked:
+        if self.masked and (rest_size or size < LARGE_FRAME):
             self.block = _pool.take_body(max(size, <size_t>FIRST_BODY))
             start = self.block.data
             memcpy(start, PyBytes_AS_STRING(rest), rest_size)
-            self._copy(
-                start + rest_size, PyBytes_AS_STRING(data), size - rest_size,
-                rest_size == 0 and self.left == 0,
-            )
+            memcpy(start + rest_size, PyBytes_AS_STRING(data), size - rest_size)
         else:
             self.chunk = rest + data if rest_size else data
             start = PyBytes_AS_STRING(self.chunk)
@@ -348,28 +394,31 @@ cdef class Inbound:
         receiver.end = start + size
         return 0
 
-    cdef int _copy(self, char* to, char* data, size_t size, bint begins_frame) noexcept:
-        """Copy what came; a large frame that it begins with is unmasked on the way."""
+    cdef int _copy_rest(self) except -1:
+        """Go on in a copy, in which frames are unmasked."""
         cdef:
             Receiver receiver = self.receiver
-            HalfFrame half
-            size_t done = 0
-        receiver.pos = data
-        receiver.end = data + size
-        if (
-            begins_frame
-            and size >= LARGE_FRAME
-            and receiver.peek(&half)
-            and half.arrived == half.size
-        ):
-            done = half.payload - data
-            memcpy(to, data, done)
-            picows_mask(
-                <unsigned char*>to + done, <unsigned char*>half.payload, half.size, half.key
-            )
-            receiver.unmasked = half.size
-            done += half.size
-        memcpy(to + done, data + done, size - done)
+            size_t size = <size_t>(receiver.end - receiver.pos)
+            Block block = _pool.take_body(max(size, <size_t>FIRST_BODY))
+        memcpy(block.data, receiver.pos, size)
+        self._release()
+        self.block = block
+        receiver.start = receiver.pos = block.data
+        receiver.end = block.data + size
+        return 0
+
+    cdef int _unmask_part(self) except -1:
+        """Have the part at hand in memory of our own, unmasked."""
+        cdef Block block = self.block
+        if not self.part_is_masked:
+            return 0
+        if block is None or block.capacity < self.part_size:
+            self.block = None
+            block = _pool.take_body(max(self.part_size, <size_t>FIRST_BODY))
+            self.block = block
+        copy(block.data, self.part, self.part_size, True, self.part_key)
+        self.part = block.data
+        self.part_is_masked = False
         return 0
 
     cdef int _release(self) except -1:
@@ -420,6 +469,7 @@ cdef class Inbound:
             size_t size = self.part_size
             bint is_last = self.ends and self.first & 0x80
             bytes made
+            char* room
         if self.hooks is not None:
             made = self._run_hooks()
             if made is None:
@@ -432,14 +482,17 @@ cdef class Inbound:
                     f"a message is over max_message_size of {reader.max_message_size}",
                 )
         elif reader.compressed:
-            return self._inflate(data, size, is_last)
+            self._unmask_part()
+            return self._inflate(self.part, size, is_last)
         if not self.assemble or (is_last and reader.size == 0):
             return self._deliver(data, size, is_last)
+        room = reader.make_room(_pool, size)
+        copy(room, data, size, self.part_is_masked, self.part_key)
+        reader.size += size
         if reader.msg_type == TEXT and reader.check_text(
-            self.receiver, data, size, is_last
+            self.receiver, room, size, is_last
         ) == READ_VIOLATION:
             return READ_VIOLATION
-        reader._append(_pool, data, size)
         return self._deliver_body() if is_last else READ_MORE
 
     cdef int _inflate(self, const char* data, size_t size, bint is_last) except -1:
@@ -499,14 +552,17 @@ cdef class Inbound:
         cdef MessageReader reader = self.reader
         self.opcode = <unsigned int>reader.msg_type
         if self.opcode != TEXT:
-            self.payload = PyBytes_FromStringAndSize(data, <Py_ssize_t>size)
+            self.payload = copied(data, size, self.part_is_masked, self.part_key)
         elif is_last and reader.size == 0:
             # Nothing of it came before: the decoder may judge it, too.
             try:
-                self.payload = decode(data, size)
+                self.payload = decode(data, size, self.part_is_masked, self.part_key)
             except UnicodeDecodeError:
                 return self.receiver.violate(INVALID_TEXT, "a text is not UTF-8")
         else:
+            if self.part_is_masked:
+                self._unmask_part()
+                data = self.part
             if reader.check_text(self.receiver, data, size, is_last) == READ_VIOLATION:
                 return READ_VIOLATION
             self.payload = self._decode_part(data, size)
@@ -564,7 +620,8 @@ cdef class Inbound:
         cdef:
             bint ends = self.ends
             bint fin = self.first & 0x80
-        data = PyBytes_FromStringAndSize(self.part, <Py_ssize_t>self.part_size)
+        data = copied(self.part, self.part_size, self.part_is_masked, self.part_key)
+        self.part_is_masked = False
         for extension in self.hooks:
             data = extension.frame_inbound_payload_data(self.proto, data)
             if isinstance(data, CloseReason):

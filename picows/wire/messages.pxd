@@ -29,6 +29,7 @@ cdef class MessageReader:
     cdef int begin(
         self, Receiver receiver, unsigned char first, unsigned int opcode, size_t size
     ) except -1
+    cdef char* make_room(self, BufferPool pool, size_t size) except NULL
     cdef int check_text(
         self, Receiver receiver, const char* text, size_t size, bint is_last
     ) except -1
@@ -41,4 +42,3 @@ cdef class MessageReader:
         self, Receiver receiver, const char* text, size_t size
     ) except -1
     cdef int _inflate(self, Receiver receiver, Frame frame) except -1
-    cdef int _append(self, BufferPool pool, const char* data, size_t size) except -1

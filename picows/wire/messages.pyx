@@ -88,7 +88,8 @@ cdef class MessageReader:
             ) == READ_VIOLATION:
                 return READ_VIOLATION
             if not frame.fin or self.fragments > 1:
-                self._append(receiver.pool, frame.payload_ptr, size)
+                memcpy(self.make_room(receiver.pool, size), frame.payload_ptr, size)
+                self.size += size
         if self.assemble:
             if not frame.fin:
                 return READ_PART
@@ -158,6 +159,17 @@ cdef class MessageReader:
             self.compressed = (first & 0x40) != 0
         self.fragments += 1
         return READ_MORE
+
+    cdef char* make_room(self, BufferPool pool, size_t size) except NULL:
+        """Where `size` more bytes of the message go. _check has bounded the sum."""
+        cdef size_t needed = self.size + size
+        if self.body is None:
+            self.body = pool.take_body(max(needed, <size_t>FIRST_BODY))
+        elif needed > self.body.capacity:
+            self.body.grow(
+                self.size, min(max(needed, 2 * self.body.capacity), self.max_message_size)
+            )
+        return self.body.data + self.size
 
     cdef int check_text(
         self, Receiver receiver, const char* text, size_t size, bint is_last
@@ -244,16 +256,3 @@ cdef class MessageReader:
         if self.assemble and self.msg_type == TEXT:
             return self._check_text(receiver, self.body.data + before, self.size - before)
         return READ_MORE
-
-    cdef int _append(self, BufferPool pool, const char* data, size_t size) except -1:
-        """_check has bounded self.size + size by max_message_size."""
-        cdef size_t needed = self.size + size
-        if self.body is None:
-            self.body = pool.take_body(max(needed, <size_t>FIRST_BODY))
-        elif needed > self.body.capacity:
-            self.body.grow(
-                self.size, min(max(needed, 2 * self.body.capacity), self.max_message_size)
-            )
-        memcpy(self.body.data + self.size, data, size)
-        self.size = needed
-        return 0

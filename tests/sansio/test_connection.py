@@ -1,6 +1,7 @@
 """sansio/connection.py: what comes in pieces, what may be sent when, how it ends."""
 
 import gc
+import random
 import struct
 import threading
 import weakref
@@ -9,7 +10,7 @@ import zlib
 import pytest
 from aio.deflate_peer import PeerDeflater
 from aio.traffic import MASK, frame_to
-from sansio.both import OURS, THEIRS, drained
+from sansio.both import OURS, THEIRS, drained, whole
 
 from picows.sansio.connection import CLIENT, SERVER, Connection, ConnectionState
 from picows.sansio.events import (
@@ -113,6 +114,69 @@ def test_a_piece_that_looks_like_a_frame():
         [BytesMessage(b"begin", frame_finished=False, message_finished=False)],
         [BytesMessage(looks, frame_finished=True, message_finished=True)],
     ]
+
+
+class Inverting(Extension):
+    """Changes every payload, byte by byte, in whatever parts it comes."""
+
+    name = "x-inverting"
+
+    def offer(self):
+        return True
+
+    def enabled(self):
+        return True
+
+    def frame_inbound_payload_data(self, proto, data):
+        return bytes(0xFF - octet for octet in data)
+
+
+RANDOM = random.Random(6455).randbytes(6000)
+LARGE_MESSAGES = {
+    "ascii": (TEXT, b"ascii" * 1000, 0, "ascii" * 1000),
+    "other text": (TEXT, "x\N{SNOWMAN}".encode() * 1250, 0, "x\N{SNOWMAN}" * 1250),
+    "binary": (BINARY, RANDOM, 0, RANDOM),
+    "deflated": (BINARY, PeerDeflater().message(RANDOM), 0b100, RANDOM),
+    "inverted": (BINARY, bytes(0xFF - octet for octet in RANDOM), 0, RANDOM),
+}
+
+
+@pytest.mark.parametrize("assembled", [False, True], ids=["in parts", "assembled"])
+@pytest.mark.parametrize("fragmented", [False, True], ids=["one frame", "two frames"])
+@pytest.mark.parametrize("kind", LARGE_MESSAGES)
+@SIDES
+def test_large_frames_wherever_they_are_cut(side, kind, fragmented, assembled):
+    """They are read where the caller has them, and unmasked on the way to what is made of them;
+    those that come byte by byte are not.
+    """
+    opcode, payload, rsv, data = LARGE_MESSAGES[kind]
+    mask = None if side == "client" else MASK
+    # The second is larger than what was enough for the first to be unmasked in.
+    half = 1501 if fragmented else 0
+    octets = encode_frame(BINARY, b"", mask=mask)
+    if fragmented:
+        octets += encode_frame(opcode, payload[:half], fin=False, rsv=rsv, mask=mask)
+        octets += encode_frame(PING, b"between", mask=mask)
+        opcode, rsv = CONTINUATION, 0
+    octets += encode_frame(opcode, payload[half:], rsv=rsv, mask=mask)
+    octets += encode_frame(PONG, b"behind", mask=mask) + encode_frame(BINARY, RANDOM, mask=mask)
+    before = bytes(bytearray(octets))
+
+    def events(*pieces):
+        extensions = {"deflated": agreed(side), "inverted": [Inverting()]}.get(kind)
+        connection = open_side(side, extensions=extensions, assemble_messages=assembled)
+        told = []
+        for piece in pieces:
+            connection.receive_data(piece)
+            told += drained(connection)
+        return whole(told)
+
+    expected = events(*(octets[at : at + 1] for at in range(len(octets))))
+    assert next(fields["data"] for _, fields in expected if fields.get("data")) == data
+    # In and behind each header, at both ends of each payload, and in their middle.
+    for at in {*range(40), *range(1500, 1570), *range(0, len(octets), 397), len(octets) - 1025}:
+        assert events(octets[:at], octets[at:]) == expected, at
+    assert octets == before, "the caller's bytes were written to"
 
 
 @pytest.mark.parametrize("place", [0, 1023, 1024, 5000, 65535])
