@@ -151,11 +151,11 @@ coverage: build peers $(ZLIB_NG)/libz-ng.a  ## line coverage of Python and Cytho
 		exit $$status
 
 .PHONY: bench
-bench: build peers  ## benchmarks against peers, a selection: five minutes (benchmarks/README.rst)
+bench: build peers zlib-ng  ## benchmarks against peers, a selection: five minutes (benchmarks/README.rst)
 	$(BIN)/python benchmarks/run.py --quick $(BENCH_ARGS)
 
 .PHONY: bench-full
-bench-full: build peers  ## all benchmarks, about an hour: the figures to quote
+bench-full: build peers zlib-ng  ## all benchmarks, about an hour: the figures to quote
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 .PHONY: instructions

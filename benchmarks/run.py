@@ -57,6 +57,7 @@ PLACEMENT = (
     "echo and flat/turn: both ends on the measured core; else the contestant alone on it, the "
     "floor on the other"
 )
+ZLIB_NG = ROOT / "build" / "release-zlib-ng" / "tree"  # of `make zlib-ng`
 BAR = 30  # characters
 DISTURBED = 0.05  # of the wall time, where the contestants alone would fill the core
 
@@ -151,6 +152,7 @@ def environments(args: argparse.Namespace) -> dict[str, Environment]:
             print(f"socketify cannot be installed: {error}", file=sys.stderr)
     return {
         "ours": Environment(ours.absolute()),
+        "ours-zlib-ng": Environment(ours.absolute(), ZLIB_NG),
         "peers": Environment(peers.absolute()),
         "socketify": Environment(socketify.absolute()),
     }
@@ -170,6 +172,10 @@ def present(machinery: Machinery, names: list[str]) -> tuple[list[str], dict[str
         contestant = CONTESTANTS[name]
         if contestant.worker is None:
             found[name] = {"file": str(machinery.floor)}
+            continue
+        if contestant.environment == "ours-zlib-ng" and not ZLIB_NG.exists():
+            # Else it would be the picows without.
+            print(f"without {name}: make zlib-ng", file=sys.stderr)
             continue
         try:
             found[name] = machinery.environment(contestant).probe(contestant.package)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .plan import CONTESTANTS, FLOOR, Contestant, Group
-from .ticks import ticks
+from .ticks import quotes, ticks
 
 HERE = Path(__file__).resolve().parent.parent
 ROOT = HERE.parent
@@ -146,12 +146,12 @@ class Machinery:
     def make_certificates(self) -> None:
         self.environments["peers"].run("-c", CERTIFICATES, str(self.scratch))
 
-    @property
-    def ticks(self) -> Path:
-        return self.scratch / "ticks.jsonl"
+    def ticks(self, are_alike: bool) -> Path:
+        return self.scratch / ("quotes.jsonl" if are_alike else "ticks.jsonl")
 
     def write_ticks(self) -> None:
-        self.ticks.write_bytes(b"".join(tick + b"\n" for tick in ticks(TICKS)))
+        for are_alike, make in ((False, ticks), (True, quotes)):
+            self.ticks(are_alike).write_bytes(b"".join(tick + b"\n" for tick in make(TICKS)))
 
     def build_listener(self, contestant: Contestant) -> None:
         """Build the Cython listener against the contestant's picows, unless it is there already."""
@@ -197,7 +197,7 @@ class Machinery:
     def start_floor(self, role: str, group: Group, core: int, *options: object) -> Worker:
         command = [str(self.floor), role, group.work, "--core", str(core), *map(str, options)]
         if group.work in ("inflate", "deflate"):
-            command += ["--ticks", str(self.ticks)]
+            command += ["--ticks", str(self.ticks(group.ticks_are_alike))]
         return self.start(command, None)
 
     def start_python(
@@ -207,7 +207,7 @@ class Machinery:
         environment = self.environment(contestant)
         program, own = str(contestant.worker), list(contestant.options)
         if group.role in ("inflate", "deflate"):
-            options += ("--ticks", self.ticks)
+            options += ("--ticks", self.ticks(group.ticks_are_alike))
             if contestant.deflating:
                 program, *own = contestant.deflating
         command = [str(environment.python), str(WORKERS / program), group.role]

@@ -30,7 +30,7 @@ class Contestant:
 
     name: str
     worker: str | None
-    environment: str  # "ours", "peers", "socketify" or "floor"
+    environment: str  # "ours", "ours-zlib-ng", "peers", "socketify" or "floor"
     package: str = ""
     options: tuple[str, ...] = ()  # for its worker
     cython: bool = False
@@ -74,6 +74,13 @@ CONTESTANTS = {
             ("--send-loop",),
             roles=frozenset({"broadcast-server"}),
         ),
+        Contestant(
+            "ours-zlib-ng",
+            "picows_worker.py",
+            "ours-zlib-ng",
+            "picows",
+            roles=frozenset({"inflate", "deflate"}),
+        ),
         # On request only: what coalescing alone is worth.
         Contestant(
             "ours-coalesce-off", "picows_worker.py", "ours", "picows", ("--coalesce", "off")
@@ -89,6 +96,7 @@ DEFAULT_CONTESTANTS = (
     "socketify",
     "floor",
     "ours-send-loop",
+    "ours-zlib-ng",
 )
 
 
@@ -107,6 +115,7 @@ class Group:
     contestants: frozenset[str] | None = None  # that take part; None: all that can
     options: tuple[str, ...] = ()  # for the contestant's worker
     plain_malloc: bool = False  # Python's own allocator is off
+    ticks_are_alike: bool = False  # of compression: each is nearly the one before
 
     @property
     def contestant_serves(self) -> bool:

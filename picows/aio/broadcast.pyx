@@ -22,11 +22,6 @@ from picows.aio.logs import PICOWS_DEBUG_LL
 __all__ = ["broadcast"]
 
 
-cdef enum:
-    # What is compressed gets this much room at first.
-    SMALL_OUTPUT = 4 * 1024
-
-
 cdef bytes built_frame(unsigned char first, const char* payload, size_t size):
     """A server's frame: not masked, so the same for all."""
     cdef:
@@ -58,7 +53,7 @@ cdef bytes deflated_frame(
         if shared is None:
             shared = Deflater(deflater.window_bits, False, deflater.level, deflater.memory_level)
             state.broadcast_deflaters[key] = shared
-        out = state.take_body(SMALL_OUTPUT)
+        out = state.take_body()
         try:
             deflated = (<Deflater>shared).deflate(out, payload, size, True)
         except BaseException:

@@ -234,7 +234,7 @@ async def ws_connect(
                     location = _redirect_location(exc, redirects, max_redirects)
                     if location is None:
                         raise
-                    redirected = _follow(target, location, exc)
+                    redirected = _follow(target, location, exc, kernel_timestamps)
                 if redirected.origin != target.origin:
                     headers = [each for each in headers if each[0].lower() not in _FOR_ONE_ORIGIN]
                     server_hostname = None
@@ -310,9 +310,16 @@ def _redirect_location(exc: WSInvalidStatusError, redirects: int, max_redirects:
     return locations[0]
 
 
-def _follow(base: WSParsedURL, location: str, exc: WSInvalidStatusError) -> WSParsedURL:
+def _follow(
+    base: WSParsedURL, location: str, exc: WSInvalidStatusError, kernel_timestamps: bool
+) -> WSParsedURL:
     try:
-        return resolve_redirect(base, location)
+        target = resolve_redirect(base, location)
+        if kernel_timestamps and target.is_secure:
+            raise WSInvalidURL(
+                location, f"kernel_timestamps=True is for plain TCP, not for {target.redacted}"
+            )
+        return target
     except WSInvalidURL as reason:
         raise WSInvalidHeaderError(
             "Location",

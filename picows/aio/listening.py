@@ -50,9 +50,10 @@ class Listening:
     async def start_serving(self) -> None:
         if self._is_serving:
             return
-        self._is_serving = True
         for sock in self._sockets:
             sock.listen(self._backlog)
+        self._is_serving = True
+        for sock in self._sockets:
             self._watch(sock)
 
     def close(self) -> None:

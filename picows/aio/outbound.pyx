@@ -71,8 +71,6 @@ cdef extern from "socket_calls.h" nogil:
 cdef enum:
     # Up to here an unmasked payload is copied behind its header: cheaper than a second iovec.
     COPY_LIMIT = 8 * 1024
-    # What is compressed gets this much room at first.
-    SMALL_OUTPUT = 4 * 1024
 
 
 cdef int view_payload(object message, Py_buffer* view) except -1:
@@ -313,7 +311,7 @@ cdef class Outbound(Writer):
         if first & 0x0F != CONTINUATION:
             first |= 0x40
         self.deflating = not fin
-        out = self.state.take_body(SMALL_OUTPUT)
+        out = self.state.take_body()
         try:
             deflated = self.deflater.deflate(out, payload, size, fin)
             # From memory that is ours until it is sent.

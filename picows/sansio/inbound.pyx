@@ -33,7 +33,7 @@ from libc.string cimport memcpy
 from picows.errors import WSProtocolError
 from picows.handshake.extension import CloseReason, Opcode, RsvBits
 
-from picows.wire.buffers cimport Block, BufferPool, new_block
+from picows.wire.buffers cimport FIRST_BODY, Block, BufferPool, new_block
 from picows.wire.deflate cimport INFLATE_CORRUPT, INFLATE_TOO_BIG, Inflater
 from picows.wire.frame cimport (
     CLOSE,
@@ -62,8 +62,6 @@ cdef extern from "Python.h":
 
 
 cdef enum:
-    # The room that inflated or gathered bytes get at first.
-    FIRST_BODY = 4 * 1024
     # Texts from here on are decoded in another way.
     LARGE_TEXT = 1024
     # Frames of which so much is here are not copied to where frames are unmasked.
@@ -383,7 +381,7 @@ cdef class Inbound:
         if size == 0:
             return 0
         if self.masked and (rest_size or size < LARGE_FRAME):
-            self.block = _pool.take_body(max(size, <size_t>FIRST_BODY))
+            self.block = _pool.take_body(size)
             start = self.block.data
             memcpy(start, PyBytes_AS_STRING(rest), rest_size)
             memcpy(start + rest_size, PyBytes_AS_STRING(data), size - rest_size)
@@ -399,7 +397,7 @@ cdef class Inbound:
         cdef:
             Receiver receiver = self.receiver
             size_t size = <size_t>(receiver.end - receiver.pos)
-            Block block = _pool.take_body(max(size, <size_t>FIRST_BODY))
+            Block block = _pool.take_body(size)
         memcpy(block.data, receiver.pos, size)
         self._release()
         self.block = block
@@ -414,7 +412,7 @@ cdef class Inbound:
             return 0
         if block is None or block.capacity < self.part_size:
             self.block = None
-            block = _pool.take_body(max(self.part_size, <size_t>FIRST_BODY))
+            block = _pool.take_body(self.part_size)
             self.block = block
         copy(block.data, self.part, self.part_size, True, self.part_key)
         self.part = block.data
@@ -506,10 +504,10 @@ cdef class Inbound:
             int result
         if self.assemble:
             if reader.body is None:
-                reader.body = _pool.take_body(FIRST_BODY)
+                reader.body = _pool.take_body()
             out = reader.body
         else:
-            out = _pool.take_body(FIRST_BODY)
+            out = _pool.take_body()
         result = reader.inflater.inflate(
             out, &used, reader.max_inflated_size - said, data, size, is_last
         )

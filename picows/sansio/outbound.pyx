@@ -31,8 +31,6 @@ cdef extern from "Python.h":
 cdef enum:
     # RFC 6455 section 5.5
     MAX_CONTROL_SIZE = 125
-    # The room that compressed bytes get at first.
-    FIRST_BODY = 4 * 1024
     NO_STATUS_RECEIVED = 1005
 
 # One each for the process: with the GIL nobody sees them in the middle of anything.
@@ -179,7 +177,7 @@ cdef class Outbound:
         if self.busy:
             raise RuntimeError("a connection is sent on by one thread at a time")
         self.busy = True
-        out = _pool.take_body(FIRST_BODY)
+        out = _pool.take_body()
         try:
             used = self.deflater.deflate(out, payload, size, fin)
             frame = self._build(first, out.data, used)

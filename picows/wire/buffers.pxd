@@ -13,6 +13,8 @@ cdef enum:
     PRIVATE_READ_SIZE = 64 * 1024
     # Blocks from here on are mapped, not allocated.
     MAP_FROM = 128 * 1024
+    # The room that a gathered message gets at least.
+    FIRST_BODY = 4 * 1024
     # A block up to here waits for the next message to gather.
     SPARE_BODY_LIMIT = 64 * 1024
     # A block up to here stays warm in the pool for a while.
@@ -63,7 +65,7 @@ cdef class BufferPool:
     cdef void close_shared(self) noexcept
     cdef Block take_block(self, size_t capacity, size_t expected)
     cdef int give_back(self, Block block) except -1
-    cdef Block take_body(self, size_t capacity)
+    cdef Block take_body(self, size_t capacity=*)
     cdef int give_back_body(self, Block block) except -1
     cdef int warm_kept(self) except -1
     cdef int block_oversized(self, object receiver) except -1

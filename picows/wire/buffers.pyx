@@ -133,9 +133,13 @@ cdef class BufferPool:
             self.warm_kept()
         return 0
 
-    cdef Block take_body(self, size_t capacity):
-        """A block for a message that is gathered, and may stay half as long as its peer likes."""
+    cdef Block take_body(self, size_t capacity=0):
+        """
+        A block for a message that is gathered, inflated or compressed, which may stay half as long
+        as its peer likes.
+        """
         cdef Block block = self.spare_body
+        capacity = max(capacity, <size_t>FIRST_BODY)
         if block is not None and block.capacity >= capacity:
             self.spare_body = None
             return block

@@ -36,11 +36,6 @@ from picows.wire.receiver cimport (
 )
 
 
-cdef enum:
-    # The room that a gathered message gets at first.
-    FIRST_BODY = 4 * 1024
-
-
 @cython.final
 cdef class MessageReader:
     """What one connection makes of its frames, where it asked for more than frames."""
@@ -164,7 +159,7 @@ cdef class MessageReader:
         """Where `size` more bytes of the message go. _check has bounded the sum."""
         cdef size_t needed = self.size + size
         if self.body is None:
-            self.body = pool.take_body(max(needed, <size_t>FIRST_BODY))
+            self.body = pool.take_body(needed)
         elif needed > self.body.capacity:
             self.body.grow(
                 self.size, min(max(needed, 2 * self.body.capacity), self.max_message_size)
@@ -241,7 +236,7 @@ cdef class MessageReader:
             size_t before = self.size
             int result
         if self.body is None:
-            self.body = receiver.pool.take_body(FIRST_BODY)
+            self.body = receiver.pool.take_body()
         result = self.inflater.inflate(
             self.body, &self.size, self.max_inflated_size, frame.payload_ptr,
             <size_t>frame.payload_size, frame.fin

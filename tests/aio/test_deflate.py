@@ -243,7 +243,7 @@ ANY_MESSAGE = st.tuples(
     st.integers(8, 15),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_messages_however_they_are_cut(
     side: str,
     assemble: bool,
@@ -311,7 +311,7 @@ def test_any_messages_however_they_are_cut(
     st.integers(9, 15),
     st.sampled_from([0, 1, 64, 1000, 10**9]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_messages_that_are_sent(
     side: str,
     messages: list[tuple[list[bytes], bool | None, Any]],

@@ -19,9 +19,16 @@ from aio.detached import Collecting, Detached
 from aio.traffic import SIDES, Recorder, connected, frame_to, octets, some_iterations
 
 from loops import open_files
-from picows import WSFrame, WSListener, WSTransport, ws_connect, ws_create_server
+from picows import (
+    WSFrame,
+    WSInvalidHeaderError,
+    WSListener,
+    WSTransport,
+    ws_connect,
+    ws_create_server,
+)
 from picows.aio.socket_transport import HAVE_KERNEL_TIMESTAMPS
-from raw_peer import BINARY, CONTINUATION, PING, TEXT, RawPeer, in_thread
+from raw_peer import BINARY, CONTINUATION, PING, TEXT, RawPeer, RawServer, in_thread
 
 pytestmark = [
     pytest.mark.skipif(not HAVE_KERNEL_TIMESTAMPS, reason="SO_TIMESTAMPNS is Linux' own"),
@@ -78,6 +85,21 @@ REFUSED_BY_CONNECT: list[tuple[str, dict[str, Any], str]] = [
 async def test_connect_refuses_it(url: str, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=f"^kernel_timestamps=True .*{re.escape(reason)}"):
         await ws_connect(WSListener, url, kernel_timestamps=True, **options)
+
+
+async def test_a_redirect_to_tls_is_refused() -> None:
+    def redirect(peer: RawPeer) -> None:
+        peer.recv_head()
+        peer.send(b"HTTP/1.1 302 Found\r\nLocation: wss://localhost/\r\nContent-Length: 0\r\n\r\n")
+        assert peer.recv_all() == b""
+
+    async with RawServer(redirect) as server:
+        with pytest.raises(
+            WSInvalidHeaderError,
+            match=r"^the Location header is invalid: kernel_timestamps=True is for plain TCP,"
+            r" not for wss://localhost/$",
+        ):
+            await ws_connect(WSListener, server.url(), kernel_timestamps=True)
 
 
 async def test_create_server_refuses_it(certificates: Any, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ ANY_MESSAGE = st.one_of(
 
 @both_sides
 @given(st.lists(ANY_MESSAGE, max_size=8), st.randoms(use_true_random=False))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_messages_however_they_are_cut(
     side: str, messages: list[tuple[int, bytes, int]], choose: random.Random
 ) -> None:

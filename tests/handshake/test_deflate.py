@@ -594,7 +594,7 @@ VALUES = st.lists(
 
 
 @given(VALUES)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_line_28_any_offer(values: list[bytes]) -> None:
     found, agreement = server_says(*offers(*values))
     assert len(found) == (agreement is not None)
@@ -609,7 +609,7 @@ def test_line_28_any_offer(values: list[bytes]) -> None:
 
 
 @given(VALUES, st.booleans(), st.integers(9, 15))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_line_28_any_response(values: list[bytes], alone: bool, bits: int) -> None:
     ours = PerMessageDeflate(server_no_context_takeover=alone, server_max_window_bits=bits)
     handshake = ClientHandshake(URL, deflate=ours)

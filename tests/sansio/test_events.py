@@ -6,7 +6,7 @@ import inspect
 import pickle
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sansio.both import OURS, THEIRS
 
@@ -105,7 +105,6 @@ def test_repr(name, arguments):
     assert repr(ours) == repr(theirs)
 
 
-@settings(deadline=None)
 @given(st.text() | st.binary(), st.booleans(), st.booleans())
 def test_repr_of_any_message(data, frame_finished, message_finished):
     ours, theirs = both("Message", data, frame_finished, message_finished)

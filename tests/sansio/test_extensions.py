@@ -3,7 +3,7 @@
 import pytest
 from aio.deflate_peer import PeerDeflater
 from aio.traffic import frame_to
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sansio.both import OURS, THEIRS, cut, drained
 
@@ -131,7 +131,6 @@ def test_what_extensions_are_asked(side, stream, first, second):
 
 
 @SIDES
-@settings(deadline=None)
 @given(places=st.lists(st.integers(0, 60)))
 def test_what_they_are_asked_of_pieces(side, places):
     data = b"".join(
@@ -460,7 +459,6 @@ def test_malformed_parameters(offer):
         assert caught.value.event_hint is not None
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40) | st.from_regex(r"permessage-deflate(; ?[a-z_]+(=\"?\d*\"?)?)*"))
 def test_any_parameters(offer):
     extension = PerMessageDeflate()
@@ -536,7 +534,6 @@ class Idle(Plain):
 
 
 @SIDES
-@settings(deadline=None)
 @given(st.data())
 def test_by_methods_as_in_c(side, data):
     """permessage-deflate beside another extension does what it does alone."""

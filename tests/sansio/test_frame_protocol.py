@@ -2,7 +2,7 @@
 
 import pytest
 from aio.deflate_peer import PeerDeflater
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sansio.both import OURS, THEIRS, cut
 
@@ -39,7 +39,6 @@ STREAM = [
 
 
 @pytest.mark.parametrize("client", [True, False])
-@settings(deadline=None)
 @given(places=st.lists(st.integers(0, 260)))
 def test_frames_in_pieces(client, places):
     mask = None if client else MASK

@@ -1,7 +1,7 @@
 """The opening handshake as events: sansio/handshake.py, sides.py, fields.py, and WSConnection."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sansio.both import OURS, THEIRS, cut, drained, told
 
@@ -218,7 +218,6 @@ def test_accept_bytes(library):
 
 
 @BOTH
-@settings(deadline=None)
 @given(places=st.lists(st.integers(0, 400)))
 def test_a_request_in_pieces(library, places):
     more = [(b"Sec-WebSocket-Protocol", b"a,b"), (b"Sec-WebSocket-Protocol", b"c"), (b"X", b"y")]
@@ -234,7 +233,6 @@ def test_a_request_in_pieces(library, places):
 
 
 @BOTH
-@settings(deadline=None)
 @given(places=st.lists(st.integers(0, 400)))
 def test_an_answer_in_pieces_with_frames_behind(library, places):
     client, key = asked(library)
@@ -714,7 +712,6 @@ def rejection(events):
 
 
 @pytest.mark.parametrize(("data", "to_the_end"), REJECTIONS)
-@settings(deadline=None)
 @given(places=st.lists(st.integers(0, 120)))
 def test_refusals_of_a_server(data, to_the_end, places):
     outcomes = []
@@ -1129,7 +1126,6 @@ def test_trailing_data_behind_a_close():
 # -- any bytes -------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_as_a_request(data, ends):
     server = WSConnection(SERVER)
@@ -1141,7 +1137,6 @@ def test_any_bytes_as_a_request(data, ends):
         assert isinstance(exc.event_hint, RejectConnection)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 255))
 def test_a_wrong_byte_in_a_request(place, flipped):
     data = bytearray(request((b"Sec-WebSocket-Extensions", b'x; y="1,2", permessage-deflate')))
@@ -1156,7 +1151,6 @@ def test_a_wrong_byte_in_a_request(place, flipped):
         assert server.send(exc.event_hint)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_wrong_byte_in_an_answer(data):
     client, key = asked(extensions=[PerMessageDeflate()], subprotocols=["a"])

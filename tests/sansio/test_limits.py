@@ -8,7 +8,7 @@ from aio import measured
 from aio.deflate_peer import PeerDeflater
 from aio.measured import linux_only
 from aio.traffic import MASK, frame_to, resident_bytes
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sansio.both import OURS, cut
 
@@ -261,7 +261,6 @@ def test_one_event_for_each_message(side, step):
 
 
 @SIDES
-@settings(deadline=None)
 @given(st.data())
 def test_assembled_is_joined(side, data):
     """Whole messages are what the parts say together, compressed or not."""

@@ -20,7 +20,7 @@ import itertools
 
 import pytest
 from aio.deflate_peer import PeerDeflater
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sansio.both import OURS, THEIRS, cut, drained, told, whole
 
@@ -96,7 +96,6 @@ def read_by(library, side, offer, pieces):
     return steps
 
 
-@settings(deadline=None)
 @given(st.data(), sides, offers, places)
 def test_valid_streams(data, side, offer, places):
     stream = data.draw(streams(side, offer))
@@ -104,7 +103,6 @@ def test_valid_streams(data, side, offer, places):
     assert read_by(OURS, side, offer, pieces) == read_by(THEIRS, side, offer, pieces)
 
 
-@settings(deadline=None)
 @given(st.data(), sides, offers)
 def test_where_a_stream_is_cut_changes_nothing(data, side, offer):
     stream = data.draw(streams(side, offer))
@@ -120,7 +118,6 @@ def told_all(library, side, offer, pieces):
     return connection
 
 
-@settings(deadline=None)
 @given(st.data(), sides, offers, places)
 def test_pieces_that_are_not_read_at_once(data, side, offer, places):
     pieces = cut(data.draw(streams(side, offer)), places)
@@ -201,7 +198,6 @@ def test_broken_frames(side, offer, frames):
         assert ours[-1][0] == "CloseConnection"
 
 
-@settings(deadline=None)
 @given(st.data(), sides, st.integers(0, 2000), st.integers(1, 255))
 def test_one_byte_is_wrong(data, side, place, flipped):
     """Whatever it breaks, nothing is raised; and what both understand they understand alike."""
@@ -220,7 +216,6 @@ def test_one_byte_is_wrong(data, side, place, flipped):
         assert fields["code"] in (1002, 1007, 1009, 1014)
 
 
-@settings(deadline=None)
 @given(sides, offers, st.binary(max_size=300), places)
 @example("client", DEFLATE, b"\xc1\x7e\x00\x7e" + bytes(200), [])
 def test_any_bytes_at_all(side, offer, stream, places):
@@ -340,7 +335,6 @@ def allowed(steps, offer):
         yield what, side, details
 
 
-@settings(deadline=None)
 @given(steps, offers)
 def test_any_conversation_of_any_two(steps, offer):
     """The same steps with ours at both ends, at one, at the other, and at none."""
@@ -367,7 +361,6 @@ def test_any_conversation_of_any_two(steps, offer):
         assert each.told == reference, each.libraries
 
 
-@settings(deadline=None)
 @given(st.lists(sent_events.filter(lambda event: event[0] != "CloseConnection")), offers, places)
 def test_what_is_sent_arrives(events, offer, places):
     """By our own measure: every message, whatever lies between its fragments."""

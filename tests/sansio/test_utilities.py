@@ -4,7 +4,7 @@ import base64
 import typing
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sansio.both import OURS, THEIRS
 
@@ -20,7 +20,6 @@ def test_example_of_rfc_6455_section_1_3():
     )
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=16, max_size=16))
 def test_accept_token(nonce):
     key = base64.b64encode(nonce)
@@ -36,7 +35,6 @@ def test_nonce():
 NAME = st.sampled_from([b"a", b"A", b"b", b"set-cookie"])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(NAME, st.binary(max_size=5))))
 def test_normed_header_dict(fields):
     assert ours.normed_header_dict(fields) == theirs.normed_header_dict(fields)
@@ -47,7 +45,6 @@ def test_repeated_fields_are_joined():
     assert ours.normed_header_dict(fields) == {b"a": b"1, 2", b"b": b"x"}
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=9, max_codepoint=126, exclude_characters='"')))
 def test_split_comma_header(text):
     value = text.encode("ascii")

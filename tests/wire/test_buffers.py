@@ -183,7 +183,7 @@ def test_line_39_frames_of_connections_that_share_a_pool(masked):
         assert frame.get_payload_as_bytes() == payload_of(frame.payload_size, start)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

@@ -237,7 +237,7 @@ def test_line_16_compressed_payloads_cut_anywhere(bits: int, takeover: bool) -> 
     st.integers(1, 9),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_messages(
     messages: list[tuple[list[bytes], bool]],
     bits: int,
@@ -473,7 +473,7 @@ def test_a_message_that_was_too_big_for_one_fits_another() -> None:
 
 
 @given(st.binary(max_size=200), st.booleans(), st.sampled_from([8, 9, 15]), st.booleans())
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_garbage(data: bytes, fin: bool, bits: int, takeover: bool) -> None:
     inflater = Inflater(bits, takeover)
     for piece in (data[:50], data[50:]):

@@ -199,7 +199,7 @@ def size_on_the_wire(payload, masked) -> int:
     return size + 4 * masked + (2 if size < 126 else 4 if size < 65536 else 10)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.binary(max_size=80), st.booleans(), st.sampled_from(LIMITS), st.randoms())
 def test_any_bytes(data, masked, limit, choose):
     """Garbage, and garbage behind an empty frame."""

@@ -249,7 +249,7 @@ def check_tails(frames_of_one_call, sizes) -> None:
             assert frame.tail_size == sizes[index + 1] + following.tail_size
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.lists(frames, max_size=12), st.booleans(), st.sampled_from([1, 30, 4096]))
 def test_line_16_any_cuts(data, sent, masked, first_capacity):
     pieces = [encode(frame, masked) for frame in sent]
