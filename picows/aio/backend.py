@@ -53,9 +53,16 @@ async def create_connection(
     **kwargs: Any,
 ) -> BaseTransport:
     """`loop.create_connection`, on the transports that were asked for."""
+    if use_aiofastnet is not False and _HAVE_OWN and sock is None:
+        # Also for aiofastnet, which asks a thread for an address that is one.
+        sock = await _connect(loop, host, port, **kwargs)
+        try:
+            return await create_connection(loop, use_aiofastnet, protocol, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
     if _is_for_ours(use_aiofastnet, protocol):
-        if sock is None:
-            sock = await _connect(loop, host, port, **kwargs)
+        assert sock is not None
         return _open_ours(loop, sock, cast(Connection, protocol))
     connect = aiofastnet.create_connection if use_aiofastnet is not False else _by_the_loop
     transport, _ = await connect(loop, lambda: protocol, host, port, sock=sock, **kwargs)

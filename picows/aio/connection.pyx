@@ -37,9 +37,6 @@ __all__ = ["CLOSE_TIMEOUT", "Connection"]
 # Seconds that a graceful disconnect waits for a peer that does not read or does not end its TLS.
 CLOSE_TIMEOUT = 10.0
 
-# Seconds between a read and a look for an error behind it, where the loop does not tell.
-LOOK_INTERVAL = 1.0
-
 
 cdef enum:
     # Nanoseconds that busy polling asks its socket at a time; in between, others have their turn.
@@ -69,10 +66,11 @@ cdef class Connection(Inbound, BufferedProtocol):
 
         # connection_lost came; with which exception.
         object lost_by
-        # The socket to look at for an unread error, or -1 where the loop tells of each; the timer.
+        # The socket to look at for an unread error, or -1 where the loop tells of each.
         int look_fd
-        double look_delay
-        object look_timer
+        # `_look` will be called; there was an error then, and bytes may be ahead of it.
+        bint look_is_due
+        bint has_failed
 
         # Busy polling: the socket, or -1; until when (seconds, monotonic); _poll is scheduled.
         int poll_fd
@@ -96,7 +94,6 @@ cdef class Connection(Inbound, BufferedProtocol):
         self.overflow_policy = <OverflowPolicy>settings.overflow_policy
         self.fd = -1
         self.look_fd = self.poll_fd = -1
-        self.look_delay = LOOK_INTERVAL
         # Already here: asyncio's start_tls asks for a buffer before it hands out the transport.
         self.state = state_of(loop)
         self.receiver = Receiver(
@@ -153,8 +150,12 @@ cdef class Connection(Inbound, BufferedProtocol):
     cdef int bytes_came(self, Py_ssize_t nbytes) except -1:
         if self.auto_ping is not None:
             self.last_heard = monotonic()
-        if self.look_fd >= 0 and self.look_timer is None:
-            self.look_timer = self.loop.call_later(self.look_delay, self._look)
+        if self.look_fd >= 0 and not self.look_is_due and self.phase != UPGRADING:
+            self.look_is_due = True
+            if self.has_failed:
+                self.loop.call_soon(self._look)
+            else:
+                self.state.look_later(self)
         if self.phase == OPEN and not self.deaf:
             if self.receiver.received(nbytes, self.held or self.in_callback):
                 self.work_off()
@@ -170,10 +171,8 @@ cdef class Connection(Inbound, BufferedProtocol):
         data = self.receiver.take_raw(nbytes)
         if self.phase == UPGRADING and not self.disconnected:
             self.upgrade.data_received(data)
-            if self.look_timer is not None:
-                # In the handshake an error is told at once.
-                self.look_timer.cancel()
-                self._look()
+            # In the handshake an error is told at once.
+            self._look()
         return 0
 
     def _poll(self):
@@ -197,10 +196,11 @@ cdef class Connection(Inbound, BufferedProtocol):
             (<SocketTransport>self.underlying).read()
 
     def _look(self):
-        self.look_timer = None
+        """Does the socket have an error of which the loop will not tell?"""
+        self.look_is_due = False
         if self.look_fd >= 0 and not self.paused and picows_socket_has_error(self.look_fd):
             # To be told anew of what is there: bytes first, as long as there are some.
-            self.look_delay = 0.0
+            self.has_failed = True
             self.underlying.pause_reading()
             self.underlying.resume_reading()
 
@@ -221,9 +221,8 @@ cdef class Connection(Inbound, BufferedProtocol):
         self.drop_outbox()
         self.postponed = None
         self.look_fd = self.poll_fd = -1
-        if self.look_timer is not None:
-            self.look_timer.cancel()
-            self.look_timer = None
+        if self.look_is_due:
+            self.state.do_not_look(self)
         if self.in_callback:
             self.lost_in_callback = True
         else:

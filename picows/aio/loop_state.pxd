@@ -35,6 +35,12 @@ cdef class LoopState(BufferPool):
         # What broadcasts compress with, by parameters: a dict, or None.
         dict broadcast_deflaters
 
+        # Connections to look at a while after they have read, those of them whose turn it is (each a
+        # set, or None), and the call that does it.
+        set to_look_at
+        set looked_at
+        object look_handle
+
         # The timer that lets large buffers go; were they used since it was set?
         object warm_timer
         bint warm_used
@@ -44,6 +50,8 @@ cdef class LoopState(BufferPool):
     cdef int open_scratch(self, size_t capacity) except -1
     cdef int open_outbox(self) except -1
     cdef int connection_closed(self) except -1
+    cdef int look_later(self, object connection) except -1
+    cdef int do_not_look(self, object connection) except -1
 
 
 cdef LoopState state_of(object loop)

@@ -18,6 +18,10 @@ from picows.wire.receiver cimport Receiver
 # Seconds that large buffers stay after their last use.
 WARM_TIME = 1.0
 
+# Seconds between a read and the look behind it; how many connections are looked at in a row.
+LOOK_INTERVAL = 1.0
+LOOKS = 100
+
 cdef object _states = WeakKeyDictionary()
 cdef object _states_lock = Lock()
 
@@ -89,6 +93,43 @@ cdef class LoopState(BufferPool):
             self.oversized = []
         self.oversized.append(receiver)
         return self.warm_kept()
+
+    cdef int look_later(self, object connection) except -1:
+        """Call `connection._look` within LOOK_INTERVAL. One timer does for all connections."""
+        if self.to_look_at is None:
+            self.to_look_at = set()
+        self.to_look_at.add(connection)
+        if self.look_handle is None:
+            self.look_handle = self.loop_ref().call_later(LOOK_INTERVAL, self._look)
+        return 0
+
+    cdef int do_not_look(self, object connection) except -1:
+        if self.to_look_at is not None:
+            self.to_look_at.discard(connection)
+        if self.looked_at is not None:
+            self.looked_at.discard(connection)
+        if not (self.to_look_at or self.looked_at) and self.look_handle is not None:
+            self.look_handle.cancel()
+            self.look_handle = None
+        return 0
+
+    def _look(self):
+        cdef int turn
+        self.look_handle = None
+        if not self.looked_at:
+            self.looked_at = self.to_look_at
+            self.to_look_at = None
+        try:
+            for turn in range(LOOKS):
+                if not self.looked_at:
+                    break
+                self.looked_at.pop()._look()
+        finally:
+            if self.looked_at:
+                # Others come first.
+                self.look_handle = self.loop_ref().call_soon(self._look)
+            elif self.to_look_at:
+                self.look_handle = self.loop_ref().call_later(LOOK_INTERVAL, self._look)
 
     def _drop_warm(self):
         cdef Receiver receiver
