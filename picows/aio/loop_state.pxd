@@ -35,8 +35,8 @@ cdef class LoopState(BufferPool):
         # What broadcasts compress with, by parameters: a dict, or None.
         dict broadcast_deflaters
 
-        # Connections to look at a while after they have read, those of them whose turn it is (each a
-        # set, or None), and the call that does it.
+        # Connections to look at a while after they have read, those of them whose turn it is (each
+        # a set, or None), and the call that does it.
         set to_look_at
         set looked_at
         object look_handle

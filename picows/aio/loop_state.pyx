@@ -114,15 +114,14 @@ cdef class LoopState(BufferPool):
         return 0
 
     def _look(self):
-        cdef int turn
+        cdef int turns = LOOKS
         self.look_handle = None
         if not self.looked_at:
             self.looked_at = self.to_look_at
             self.to_look_at = None
         try:
-            for turn in range(LOOKS):
-                if not self.looked_at:
-                    break
+            while self.looked_at and turns:
+                turns -= 1
                 self.looked_at.pop()._look()
         finally:
             if self.looked_at:
