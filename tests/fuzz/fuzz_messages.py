@@ -314,7 +314,12 @@ def composed(orders: bytes, masked: bool, takeover: bool) -> bytes:
 
 
 def run(
-    side: str, stream: bytes, assemble: bool, takeover: bool | None, limits: Limits, choose: Any
+    side: str,
+    assemble: bool,
+    takeover: bool | None,
+    limits: Limits,
+    stream: bytes,
+    choose: random.Random,
 ) -> None:
     inflating = None if takeover is None else Inflating(takeover)
     reference = Reference(side == "server", assemble, inflating, limits)
@@ -367,12 +372,22 @@ class AnyFrame(Collecting):
         self.react(transport, frame)
 
 
-def one_input(data: bytes) -> None:
+class Order(NamedTuple):
+    """What an input asks for."""
+
+    side: str
+    assemble: bool
+    takeover: bool | None  # None: no compression
+    limits: Limits
+    stream: bytes
+    choose: random.Random
+
+
+def order_of(data: bytes) -> Order | None:
     if len(data) < 6:
-        return
+        return None
     how, message, inflated, fragments, frame, cut = data[:6]
     side = "server" if how & 1 else "client"
-    assemble = bool(how & 2)
     takeover = None if how & 4 else bool(how & 8)
     limits = Limits(
         MESSAGE_LIMITS[message % len(MESSAGE_LIMITS)],
@@ -384,5 +399,12 @@ def one_input(data: bytes) -> None:
     if how & 16:
         stream = composed(stream, side == "server", takeover is not False)
     choose = random.Random(zlib.crc32(data) ^ cut)
+    return Order(side, bool(how & 2), takeover, limits, stream, choose)
+
+
+def one_input(data: bytes) -> None:
+    order = order_of(data)
+    if order is None:
+        return
     for _ in range(2):
-        run(side, stream, assemble, takeover, limits, choose)
+        run(*order)
