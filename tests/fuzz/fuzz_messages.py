@@ -313,14 +313,19 @@ def composed(orders: bytes, masked: bool, takeover: bool) -> bytes:
     return stream
 
 
-def run(
-    side: str,
-    assemble: bool,
-    takeover: bool | None,
-    limits: Limits,
-    stream: bytes,
-    choose: random.Random,
-) -> None:
+class Order(NamedTuple):
+    """What an input asks for."""
+
+    side: str
+    assemble: bool
+    takeover: bool | None  # None: no compression
+    limits: Limits
+    stream: bytes
+    choose: random.Random
+
+
+def run(order: Order) -> None:
+    side, assemble, takeover, limits, stream, choose = order
     inflating = None if takeover is None else Inflating(takeover)
     reference = Reference(side == "server", assemble, inflating, limits)
     codes = reference.run(stream)
@@ -372,17 +377,6 @@ class AnyFrame(Collecting):
         self.react(transport, frame)
 
 
-class Order(NamedTuple):
-    """What an input asks for."""
-
-    side: str
-    assemble: bool
-    takeover: bool | None  # None: no compression
-    limits: Limits
-    stream: bytes
-    choose: random.Random
-
-
 def order_of(data: bytes) -> Order | None:
     if len(data) < 6:
         return None
@@ -407,4 +401,4 @@ def one_input(data: bytes) -> None:
     if order is None:
         return
     for _ in range(2):
-        run(*order)
+        run(order)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 
 from aio.detached import pieces_of
-from fuzz_messages import CLOSED, Inflating, Limits, Raw, Reference, order_of
+from fuzz_messages import CLOSED, Inflating, Order, Raw, Reference, order_of
 
 from picows.sansio import CLIENT, SERVER, Connection
 from picows.sansio.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
@@ -77,14 +77,8 @@ class Told:
                 self.part.clear()
 
 
-def run(
-    side: str,
-    assemble: bool,
-    takeover: bool | None,
-    limits: Limits,
-    stream: bytes,
-    pieces: list[bytes],
-) -> None:
+def run(order: Order, pieces: list[bytes]) -> None:
+    side, assemble, takeover, limits, stream, _ = order
     reference = Early(
         side == "server",
         True,
@@ -132,10 +126,10 @@ def one_input(data: bytes) -> None:
     order = order_of(data)
     if order is None:
         return
-    side, assemble, takeover, limits, stream, choose = order
+    stream, choose = order.stream, order.choose
     # Large frames are read where they are, small pieces are not.
     for pieces in ([stream], list(pieces_of(stream, choose)), halves(stream, choose)):
-        run(side, assemble, takeover, limits, stream, pieces)
+        run(order, pieces)
 
 
 def halves(stream: bytes, choose: random.Random) -> list[bytes]:
