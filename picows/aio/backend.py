@@ -53,7 +53,7 @@ async def create_connection(
     **kwargs: Any,
 ) -> BaseTransport:
     """`loop.create_connection`, on the transports that were asked for."""
-    if use_aiofastnet is not False and _HAVE_OWN and sock is None:
+    if use_aiofastnet is not False and _HAVE_OWN and sock is None and kwargs.get("ssl") is None:
         # Also for aiofastnet, which asks a thread for an address that is one.
         sock = await _connect(loop, host, port, **kwargs)
         try:
