@@ -324,10 +324,12 @@ async def test_a_frame_that_is_user_specific_pong_keeps_is_safe(
         kept: list[Any] = []
 
         def is_user_specific_pong(self, frame: WSFrame) -> bool:
+            is_first = not self.kept
             self.kept.append(frame)
             if len(self.kept) % 2:
                 self.kept.append(frame.get_payload_as_memoryview())
-            return is_pong
+            # Only the first: on a busy machine the next ping may go out before the noise comes.
+            return is_pong and is_first
 
     listener = Keeper()
     listener.kept = []
