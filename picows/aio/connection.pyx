@@ -249,7 +249,7 @@ cdef class Connection(Inbound, BufferedProtocol):
         # The upgrade was written through the transport, and may still be there in part.
         self.backlogged = True
         if self.settings.auto_ping is not None:
-            self.auto_ping = AutoPing(self.loop, self, self.settings.auto_ping)
+            self.auto_ping = AutoPing(self.state.open_deadlines(), self, self.settings.auto_ping)
         self.in_callback = True
         try:
             self.listener.on_ws_connected(self)

@@ -2,7 +2,7 @@
 
 Always holds:
 
-* One timer a connection. Received bytes set a time stamp, nothing else.
+* One deadline a connection. Received bytes set a time stamp, nothing else.
 * Nobody is judged for bytes that wait in the socket: when a deadline is found passed, the loop
   reads once more before the verdict.
 * Nothing is judged while reading is paused.
@@ -10,7 +10,6 @@ Always holds:
 
 from __future__ import annotations
 
-import asyncio
 import os
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,6 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from picows.aio.transport import WSAutoPingStrategy
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from picows.aio.deadlines import Deadline, Deadlines
     from picows.aio.inbound import Inbound
 
 __all__ = ["AutoPing", "AutoPingSettings", "RoundTrips"]
@@ -51,28 +53,28 @@ class AutoPing:
 
     __slots__ = (
         "_connection",
+        "_deadline",
+        "_deadlines",
         "_extended",
         "_frames",
         "_frozen_at",
         "_is_awaiting",
         "_last_look",
-        "_loop",
         "_ping_begin",
         "_pinged_at",
         "_prolonged_to",
         "_seen",
         "_settings",
         "_taken",
-        "_timer",
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, connection: Inbound, settings: AutoPingSettings
+        self, deadlines: Deadlines, connection: Inbound, settings: AutoPingSettings
     ) -> None:
-        self._loop = loop
+        self._deadlines = deadlines
         self._connection = connection
         self._settings = settings
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: Deadline | None = None
         # When the last ping was due or left; what had been heard by then.
         self._pinged_at = monotonic()
         self._seen = self._pinged_at
@@ -91,9 +93,9 @@ class AutoPing:
         self._arm()
 
     def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def freeze(self) -> None:
         """Reading is paused: no verdict on what cannot be heard."""
@@ -125,8 +127,7 @@ class AutoPing:
 
     def _arm(self) -> None:
         if self._frozen_at is None:
-            delay = max(self._due_at() - monotonic(), 0.0)
-            self._timer = self._loop.call_later(delay, self._due)
+            self._deadline = self._deadlines.call_at(self._due_at(), self._due)
 
     def _due_at(self) -> float:
         idle_timeout, reply_timeout, strategy = self._settings
@@ -137,9 +138,9 @@ class AutoPing:
         return self._connection.last_heard + idle_timeout
 
     def _due(self) -> None:
-        self._timer = None
+        self._deadline = None
         if monotonic() < self._due_at():
-            # Something was heard meanwhile. Or the loop's clock is a coarser one.
+            # Something was heard meanwhile.
             self._arm()
         elif not self._is_awaiting:
             self._ping()
@@ -150,7 +151,7 @@ class AutoPing:
                 )
                 return
             self._last_look = True
-            self._timer = self._loop.call_later(_LAST_LOOK, self._due)
+            self._deadline = self._deadlines.call_at(monotonic() + _LAST_LOOK, self._due)
             return
         else:
             self._last_look = False
@@ -194,7 +195,7 @@ class AutoPing:
         self._taken = self._connection.bytes_taken
         self._frames = self._connection.frames_received
         self._connection.send_auto_ping()
-        if self._is_awaiting and self._timer is None and not self._connection.is_disconnected:
+        if self._is_awaiting and self._deadline is None and not self._connection.is_disconnected:
             self._arm()
 
 

@@ -41,6 +41,9 @@ cdef class LoopState(BufferPool):
         set looked_at
         object look_handle
 
+        # When auto ping has something to do: a Deadlines, or None.
+        object deadlines
+
         # The timer that lets large buffers go; were they used since it was set?
         object warm_timer
         bint warm_used
@@ -50,6 +53,7 @@ cdef class LoopState(BufferPool):
     cdef int open_scratch(self, size_t capacity) except -1
     cdef int open_outbox(self) except -1
     cdef int connection_closed(self) except -1
+    cdef object open_deadlines(self)
     cdef int look_later(self, object connection) except -1
     cdef int do_not_look(self, object connection) except -1
 

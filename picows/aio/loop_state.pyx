@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, ref
 
 from cpython.pythread cimport PyThread_get_thread_ident
 
+from picows.aio.deadlines import Deadlines
 from picows.wire.buffers cimport BufferPool, new_block
 from picows.wire.octets cimport MaskKeyPool
 from picows.wire.receiver cimport Receiver
@@ -74,6 +75,7 @@ cdef class LoopState(BufferPool):
                 self.outbox = None
             self.oversized = None
             self.broadcast_deflaters = None
+            self.deadlines = None
             if self.warm_timer is not None:
                 self.warm_timer.cancel()
                 self.warm_timer = None
@@ -93,6 +95,11 @@ cdef class LoopState(BufferPool):
             self.oversized = []
         self.oversized.append(receiver)
         return self.warm_kept()
+
+    cdef object open_deadlines(self):
+        if self.deadlines is None:
+            self.deadlines = Deadlines(self.loop_ref())
+        return self.deadlines
 
     cdef int look_later(self, object connection) except -1:
         """Call `connection._look` within LOOK_INTERVAL. One timer does for all connections."""

@@ -1083,10 +1083,10 @@ async def test_no_timer_is_left(net: Any, side: str, is_awaited: bool, end: str)
             await listener.until_pings(1)
         loop = asyncio.get_running_loop()
         if end != "give up":
-            assert [timer for timer in loops.pending_timers(loop) if "AutoPing" in timer]
+            assert [timer for timer in loops.pending_timers(loop) if "Deadlines" in timer]
         if end in ("disconnect", "abort"):
             listener.transport.disconnect(graceful=end == "disconnect")
-            assert not [timer for timer in loops.pending_timers(loop) if "AutoPing" in timer]
+            assert not [timer for timer in loops.pending_timers(loop) if "Deadlines" in timer]
         elif end == "peer":
             peer.close()
         elif end == "violation":
@@ -1094,7 +1094,7 @@ async def test_no_timer_is_left(net: Any, side: str, is_awaited: bool, end: str)
         if end != "peer":
             await in_thread(read_to_end, peer)
         await listener.until_gone()
-        assert not [timer for timer in loops.pending_timers(loop) if "AutoPing" in timer]
+        assert not [timer for timer in loops.pending_timers(loop) if "Deadlines" in timer]
 
 
 @both_sides
@@ -1157,7 +1157,7 @@ async def test_a_connection_with_auto_ping_is_freed_without_the_cycle_collector(
 @both_sides
 @both_strategies
 @pytest.mark.net(loops=("asyncio",))
-async def test_one_timer_for_a_connection_and_none_for_a_message(
+async def test_one_timer_for_a_loop_and_none_for_a_message(
     net: Any, side: str, strategy: WSAutoPingStrategy
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -1174,7 +1174,7 @@ async def test_one_timer_for_a_connection_and_none_for_a_message(
     loop.call_at = counted(loop.call_at)  # type: ignore[method-assign]
     listener = Pinger(lambda transport, frame: transport.send(WSMsgType.TEXT, frame))
     async with pinging(net, side, listener, strategy, idle=NEVER) as peer:
-        assert owners.count("AutoPing") == 1
+        assert owners.count("Deadlines") == 1
         before = len(owners)
         for number in range(1000):
             peer.send(frame_to(side, TEXT, b"%d" % number))
@@ -1184,7 +1184,7 @@ async def test_one_timer_for_a_connection_and_none_for_a_message(
                 + len(b"%d" % number)
             )
         assert [owner for owner in owners[before:] if owner not in loops.LOOP_TIMER_OWNERS] == []
-        assert owners.count("AutoPing") == 1
+        assert owners.count("Deadlines") == 1
 
 
 # -- callbacks that raise --------------------------------------------------------------------------
