@@ -214,6 +214,9 @@ async def _connect_to(loop: AbstractEventLoop, info: Any) -> socket.socket:
         sock.setblocking(False)
         error = sock.connect_ex(address)
         if error == errno.EINPROGRESS:
+            # A server on the same machine has answered already, and the loop need not turn for it.
+            error = sock.connect_ex(address)
+        if error == errno.EALREADY:
             done = loop.create_future()
             loop.add_writer(sock.fileno(), _settle, done)
             try:
@@ -221,7 +224,8 @@ async def _connect_to(loop: AbstractEventLoop, info: Any) -> socket.socket:
             finally:
                 loop.remove_writer(sock.fileno())
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
+        # EISCONN: so do others than Linux say that it is done.
+        if error not in (0, errno.EISCONN):
             raise OSError(error, f"Connect call failed {address}")
     except BaseException:
         sock.close()

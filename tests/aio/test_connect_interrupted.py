@@ -12,9 +12,10 @@ import threading
 from typing import Any
 
 import pytest
-from aio.traffic import Recorder, silent_port
+from aio.traffic import Recorder, full_queue, silent_port
 
 import loops
+from raw_peer import RawPeer, in_thread
 
 # Nothing has to be done within it.
 SHORT = 0.1
@@ -91,3 +92,47 @@ async def test_while_tcp_does_not_answer(net: Any, ending: str) -> None:
             Recorder, net.url(port), websocket_handshake_timeout=timeout_of(ending)
         )
         await end(connecting, ending, None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse, or wait otherwise")
+@pytest.mark.net(tls=(False,))
+async def test_tcp_refuses_later(net: Any) -> None:
+    """The SYN is sent again a second later, and nobody listens any more."""
+    with full_queue() as (listening, _):
+        url = net.url(listening.getsockname()[1])
+        connecting = asyncio.ensure_future(net.connect(Recorder, url))
+        await asyncio.sleep(SHORT)
+        assert not connecting.done()
+        listening.close()
+        # Of connecting, not of the first write.
+        said = None if net.use_aiofastnet is False else "Connect call failed"
+        with pytest.raises(ConnectionRefusedError, match=said):
+            await connecting
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse, or wait otherwise")
+@pytest.mark.net(tls=(False,))
+async def test_tcp_answers_later(net: Any) -> None:
+    def accept(listening: socket.socket) -> RawPeer:
+        listening.settimeout(10)
+        while True:
+            peer = RawPeer(listening.accept()[0])
+            try:
+                peer.accept_upgrade()
+            except (ConnectionError, EOFError):
+                peer.close()  # one of the queue
+            else:
+                return peer
+
+    with full_queue() as (listening, queue):
+        url = net.url(listening.getsockname()[1])
+        connecting = asyncio.ensure_future(net.connect(Recorder, url))
+        await asyncio.sleep(SHORT)
+        assert not connecting.done()
+        for waiting in queue:
+            waiting.close()
+        peer = await in_thread(accept, listening)
+        transport, _ = await connecting
+        transport.disconnect()
+        await transport.wait_disconnected()
+        peer.close()

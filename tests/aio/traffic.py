@@ -195,16 +195,24 @@ async def some_iterations() -> None:
 
 
 @contextlib.contextmanager
-def silent_port() -> Iterator[int]:
-    """A port whose queue is full: Linux leaves another SYN without an answer."""
+def full_queue() -> Iterator[tuple[socket.socket, list[socket.socket]]]:
+    """A listening socket whose queue is full, and those in it: Linux leaves another SYN without an
+    answer.
+    """
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.socket())
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)
-        for _ in range(4):
-            waiting = stack.enter_context(socket.socket())
+        queue = [stack.enter_context(socket.socket()) for _ in range(4)]
+        for waiting in queue:
             waiting.setblocking(False)
             waiting.connect_ex(listening.getsockname())
+        yield listening, queue
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    with full_queue() as (listening, _):
         yield listening.getsockname()[1]
 
 
