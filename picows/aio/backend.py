@@ -216,7 +216,7 @@ async def _connect_to(loop: AbstractEventLoop, info: Any) -> socket.socket:
         if error == errno.EINPROGRESS:
             # A server on the same machine has answered already, and the loop need not turn for it.
             error = sock.connect_ex(address)
-        if error == errno.EALREADY:
+        if error in (errno.EALREADY, errno.EINPROGRESS):
             done = loop.create_future()
             loop.add_writer(sock.fileno(), _settle, done)
             try:
