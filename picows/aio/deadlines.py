@@ -106,10 +106,7 @@ class Deadlines:
         self._runs_at = heap[0][0]
         delay = self._runs_at - monotonic()
         # Many may be due at once. One a turn: whatever else the loop has to do comes in between.
-        if delay > 0:
-            self._handle = loop.call_later(delay + _COARSENESS, self._run)
-        else:
-            self._handle = loop.call_soon(self._run)
+        self._handle = loop.call_later(delay + _COARSENESS if delay > 0 else 0.0, self._run)
 
     def _run(self) -> None:
         heap = self._heap
