@@ -247,6 +247,12 @@ def explode_sansio(limit: int, size: int, count: int, assembled: bool) -> tuple[
     The same without I/O: what it takes at most, in bytes more than before; how many bytes were
     told, none of which is kept; the code of the failure.
     """
+    # The pages of code and of small objects that a failure needs, a quarter of a MiB.
+    _explode_sansio(KIB, 10 * KIB, 1, assembled)
+    return _explode_sansio(limit, size, count, assembled)
+
+
+def _explode_sansio(limit: int, size: int, count: int, assembled: bool) -> tuple[int, int, int]:
     deflate = PerMessageDeflate()
     assert deflate.accept("permessage-deflate") is not None
     connection = Connection(SERVER, [deflate], max_inflated_size=limit, assemble_messages=assembled)
