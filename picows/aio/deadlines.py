@@ -54,10 +54,18 @@ class Deadline:
 
 
 class Deadlines:
-    __slots__ = ("_cancelled", "_handle", "_heap", "_loop_ref", "_number", "_runs_at")
+    __slots__ = (
+        "__weakref__",
+        "_cancelled",
+        "_handle",
+        "_heap",
+        "_loop_ref",
+        "_number",
+        "_runs_at",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Weakly: this object is part of the value of a mapping from it.
+        # Weakly: a call that is never made keeps no loop.
         self._loop_ref = ref(loop)
         # When; which came first, where that is the same.
         self._heap: list[tuple[float, int, Deadline]] = []

@@ -41,8 +41,9 @@ cdef class LoopState(BufferPool):
         set looked_at
         object look_handle
 
-        # When auto ping has something to do: a Deadlines, or None.
-        object deadlines
+        # When auto ping has something to do: a Deadlines, weakly, or None. It keeps connections, and
+        # they the loop, which this object must not.
+        object deadlines_ref
 
         # The timer that lets large buffers go; were they used since it was set?
         object warm_timer

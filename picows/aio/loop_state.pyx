@@ -75,7 +75,6 @@ cdef class LoopState(BufferPool):
                 self.outbox = None
             self.oversized = None
             self.broadcast_deflaters = None
-            self.deadlines = None
             if self.warm_timer is not None:
                 self.warm_timer.cancel()
                 self.warm_timer = None
@@ -97,9 +96,11 @@ cdef class LoopState(BufferPool):
         return self.warm_kept()
 
     cdef object open_deadlines(self):
-        if self.deadlines is None:
-            self.deadlines = Deadlines(self.loop_ref())
-        return self.deadlines
+        deadlines = None if self.deadlines_ref is None else self.deadlines_ref()
+        if deadlines is None:
+            deadlines = Deadlines(self.loop_ref())
+            self.deadlines_ref = ref(deadlines)
+        return deadlines
 
     cdef int look_later(self, object connection) except -1:
         """Call `connection._look` within LOOK_INTERVAL. One timer does for all connections."""

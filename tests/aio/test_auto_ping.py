@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aio.detached import Detached
 from aio.traffic import (
     SIDES,
     Recorder,
@@ -1149,6 +1150,17 @@ async def test_a_connection_with_auto_ping_is_freed_without_the_cycle_collector(
         assert [ref() for ref in watched] == [None, None]
     finally:
         gc.enable()
+
+
+@both_sides
+def test_a_loop_that_is_forgotten_goes_with_its_connections(side: str) -> None:
+    """A connection that waits to ping keeps its loop, and nothing else may keep the two."""
+    connection = Detached(side, enable_auto_ping=True, auto_ping_idle_timeout=NEVER)
+    assert connection.loop.timers
+    watched = [weakref.ref(connection.loop), weakref.ref(connection.listener)]
+    del connection
+    gc.collect()
+    assert [ref() for ref in watched] == [None, None]
 
 
 # -- what it costs ---------------------------------------------------------------------------------
