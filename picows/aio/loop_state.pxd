@@ -41,8 +41,8 @@ cdef class LoopState(BufferPool):
         set looked_at
         object look_handle
 
-        # When auto ping has something to do: a Deadlines, weakly, or None. It keeps connections, and
-        # they the loop, which this object must not.
+        # When auto ping has something to do: a Deadlines, weakly, or None. It keeps connections,
+        # and those the loop, which this must not.
         object deadlines_ref
 
         # The timer that lets large buffers go; were they used since it was set?
