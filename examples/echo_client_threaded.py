@@ -4,10 +4,12 @@
 
 A transport belongs to the thread of its loop. From another thread its methods raise RuntimeError,
 and the way over is loop.call_soon_threadsafe(transport.send, ...). What comes back goes into a
-queue.Queue, from which any thread may take it.
+queue.SimpleQueue, from which any thread may take it.
 
 Each of the threads sends its messages, and the main thread takes the echoes. Ctrl-C or SIGTERM ends
-it early; either way it says goodbye with a CLOSE of code 1000.
+it early; either way it says goodbye with a CLOSE of code 1000. The signals go into that queue too,
+by way of a thread that waits for them: raised as KeyboardInterrupt, one could come out where a lock
+has just been taken, which then nobody gives back.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import queue
 import signal
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from enum import Enum
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -26,10 +29,20 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_
 LOOPS = [name for name in ("uvloop", "asyncio") if find_spec(name)]
 
 
+class End(Enum):
+    """Why no more echoes are waited for."""
+
+    DISCONNECTED = "the server went away"
+    STOPPED = "stopped"
+
+
+Received = queue.SimpleQueue[str | End]
+
+
 class Listener(WSListener):
     """Runs in the loop's thread."""
 
-    def __init__(self, received: queue.Queue[str | None]) -> None:
+    def __init__(self, received: Received) -> None:
         self.received = received
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -40,14 +53,14 @@ class Listener(WSListener):
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.received.put(None)
+        self.received.put(End.DISCONNECTED)
 
 
 class ThreadedClient:
     """A connection for all threads but the loop's."""
 
     def __init__(self, url: str, loop: str) -> None:
-        self.received: queue.Queue[str | None] = queue.Queue()  # None: that was all
+        self.received: Received = queue.SimpleQueue()
         self._connected: Future[tuple[asyncio.AbstractEventLoop, WSTransport]] = Future()
         self._ended: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(url, loop), daemon=True)
@@ -81,6 +94,11 @@ class ThreadedClient:
         self._ended.result()
 
 
+def wait_for_signal(signals: set[signal.Signals], received: Received) -> None:
+    signal.sigwait(signals)
+    received.put(End.STOPPED)
+
+
 def work(client: ThreadedClient, name: str, count: int) -> None:
     for number in range(count):
         client.send(f"{name} {number}")
@@ -93,10 +111,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="messages that each of them sends")
     parser.add_argument("--loop", choices=LOOPS, default=LOOPS[0])
     args = parser.parse_args()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.default_int_handler)  # raises KeyboardInterrupt
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # in this thread and all that it starts
 
     client = ThreadedClient(args.url, args.loop)
+    waiting = (signals, client.received)
+    threading.Thread(target=wait_for_signal, args=waiting, daemon=True).start()
     echoes: dict[str, list[int]] = {f"thread-{index}": [] for index in range(args.threads)}
     try:
         try:
@@ -108,13 +128,11 @@ def main() -> None:
                 pool.submit(work, client, name, args.count)
             while sum(map(len, echoes.values())) < args.threads * args.count:
                 text = client.received.get()
-                if text is None:
-                    print("the server went away")
+                if isinstance(text, End):
+                    print(text.value)
                     break
                 name, number = text.split()
                 echoes[name].append(int(number))
-    except KeyboardInterrupt:
-        print("stopped")
     finally:
         client.close()
     for name, numbers in echoes.items():

@@ -20,7 +20,6 @@ import threading
 from concurrent.futures import Future
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
 from picows import (
     WSFrame,
@@ -92,14 +91,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--loop", choices=LOOPS, default=LOOPS[0])
     args = parser.parse_args()
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # in this thread and all that it starts
 
-    stop = threading.Event()
-
-    def on_signal(*_: Any) -> None:
-        stop.set()
-
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, on_signal)
     servers: list[ServerThread] = []
     port = args.port
     try:
@@ -107,7 +101,7 @@ def main() -> None:
             servers.append(ServerThread(f"thread-{number}", port, args.loop))
             port = servers[-1].port  # the first one's, for all
         print(f"listening on ws://127.0.0.1:{port}/ ({args.loop})", flush=True)
-        stop.wait()
+        signal.sigwait(signals)
     finally:
         for server in servers:
             server.stop()

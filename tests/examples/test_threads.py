@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from examples.support import LIMIT, each_ending, each_loop, example, port_of, serving
+from examples.support import each_ending, each_loop, example, port_of, serving
 
 from raw_peer import CLOSE, TEXT, RawPeer, RawServer, encode_close, raw_connect
 
@@ -32,13 +31,12 @@ def test_threads_send_to_one_connection(loop: str) -> None:
 @each_ending
 @each_loop
 def test_threaded_client_is_stopped(loop: str, ending: signal.Signals) -> None:
-    all_sent = threading.Event()
+    """At whatever moment: nothing is raised where the pool or the queue has a lock."""
 
     def script(peer: RawPeer) -> None:
         peer.accept_upgrade()
         for _ in range(20):
             assert peer.recv_frame().opcode == TEXT
-        all_sent.set()
         frame = peer.recv_frame()
         assert (frame.opcode, frame.payload) == (CLOSE, b"\x03\xe8done")
         peer.send(encode_close(1000))
@@ -46,8 +44,6 @@ def test_threaded_client_is_stopped(loop: str, ending: signal.Signals) -> None:
     args = ("--threads", 2, "--count", 10, "--loop", loop)
     with RawServer(script) as server, example(CLIENT, server.url(), *args) as client:
         assert client.line().startswith(WRONG_THREAD)
-        # A KeyboardInterrupt while the pool starts its threads breaks the pool's own locks.
-        assert all_sent.wait(LIMIT)
         assert client.end(ending).splitlines() == [
             "stopped",
             "thread-0: 0 echoes, in order",
