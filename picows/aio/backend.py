@@ -166,12 +166,7 @@ def _is_for_ours(use_aiofastnet: bool | None, protocol: BaseProtocol) -> bool:
 def _open_ours(
     loop: AbstractEventLoop, sock: socket.socket, connection: Connection
 ) -> BaseTransport:
-    try:
-        peername = sock.getpeername()
-    except OSError:
-        # The peer is gone already: the first read will tell.
-        peername = None
-    return cast(BaseTransport, open_stream(loop, sock, connection, peername))
+    return cast(BaseTransport, open_stream(loop, sock, connection))
 
 
 async def _connect(

@@ -22,7 +22,7 @@ from libc.stddef cimport size_t
 from picows.aio.inbound cimport CLOSED, OPEN, UPGRADING, Inbound, is_overridden_in_python
 from picows.aio.loop_state cimport state_of
 from picows.aio.settings cimport Settings
-from picows.aio.socket_transport cimport SocketTransport
+from picows.aio.socket_transport cimport SocketTransport, picows_address
 from picows.aio.transport cimport WSListener
 from picows.aio.writer cimport OverflowPolicy
 from picows.wire.deflate cimport Deflater, Inflater
@@ -48,7 +48,8 @@ cdef object _nobody = BufferedProtocol()
 
 cdef extern from "socket_calls.h":
     const bint PICOWS_DIRECT_WRITE
-    void picows_socket_tune(int fd)
+    void picows_socket_sockname(int fd, picows_address* address)
+    void picows_socket_tune(int fd, int family)
     void picows_socket_busy_poll(int fd, int microseconds)
     bint picows_socket_has_error(int fd)
     int picows_socket_wait(int fd, long long nanoseconds) nogil
@@ -106,7 +107,9 @@ cdef class Connection(Inbound, BufferedProtocol):
     # Called by the loop
 
     def connection_made(self, transport):
-        cdef int fd = -1
+        cdef:
+            int fd = -1
+            picows_address address
         if self.phase == CLOSED:
             # uvloop's start_tls takes a peer that ends in the middle for the end of the handshake.
             transport.abort()
@@ -115,14 +118,16 @@ cdef class Connection(Inbound, BufferedProtocol):
         self.state.connections += 1
         if isinstance(transport, SocketTransport):
             fd = (<SocketTransport>transport).fd
+            address.family = (<SocketTransport>transport).family
         else:
             self.secure = transport.get_extra_info("sslcontext") is not None
             self.receiver.reads_whole = self.secure and not self.transport_copies
             sock = transport.get_extra_info("socket")
             if sock is not None:
                 fd = sock.fileno()
+                picows_socket_sockname(fd, &address)
         if fd >= 0:
-            picows_socket_tune(fd)
+            picows_socket_tune(fd, address.family)
             if PICOWS_DIRECT_WRITE and not self.secure:
                 self.fd = fd
             if PICOWS_DIRECT_WRITE and self.settings.busy_poll:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterable
 
 from picows.aio.connection import Connection
-from picows.aio.socket_transport import open_stream
+from picows.aio.socket_transport import accept_stream
 
 __all__ = ["Listening"]
 
@@ -71,14 +71,15 @@ class Listening:
         self._loop.add_reader(sock.fileno(), self._accept, sock)
 
     def _accept(self, sock: socket.socket) -> None:
+        family = int(sock.family)
         # A backlog of 0 lets one wait, too.
         for _ in range(max(self._backlog, 1)):
             if not self._is_serving:
                 return
             try:
-                accepted, address = sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                number = sock.fileno()
+                if accept_stream(self._loop, number, family, self._connection_factory) is None:
+                    return
             except OSError as exc:
                 if exc.errno not in _OUT_OF_ROOM:
                     raise
@@ -88,5 +89,3 @@ class Listening:
                     {"message": "no more connections can be accepted now", "exception": exc}
                 )
                 return
-            accepted.setblocking(False)
-            open_stream(self._loop, accepted, self._connection_factory(), address)

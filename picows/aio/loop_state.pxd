@@ -1,4 +1,5 @@
 from picows.wire.buffers cimport Block, BufferPool
+from picows.aio.poller cimport Crowd
 from picows.wire.octets cimport MaskKeyPool
 
 
@@ -45,6 +46,10 @@ cdef class LoopState(BufferPool):
         # and those the loop, which this must not.
         object deadlines_ref
 
+        # What watches the sockets of many connections at once: a Poller, weakly, or None, likewise.
+        object poller_ref
+        Crowd crowd
+
         # The timer that lets large buffers go; were they used since it was set?
         object warm_timer
         bint warm_used
@@ -55,6 +60,7 @@ cdef class LoopState(BufferPool):
     cdef int open_outbox(self) except -1
     cdef int connection_closed(self) except -1
     cdef object open_deadlines(self)
+    cdef object open_poller(self)
     cdef int look_later(self, object connection) except -1
     cdef int do_not_look(self, object connection) except -1
 

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary, ref
 from cpython.pythread cimport PyThread_get_thread_ident
 
 from picows.aio.deadlines import Deadlines
+from picows.aio.poller import Crowd, Poller
 from picows.wire.buffers cimport BufferPool, new_block
 from picows.wire.octets cimport MaskKeyPool
 from picows.wire.receiver cimport Receiver
@@ -40,6 +41,7 @@ cdef LoopState state_of(object loop):
             state.loop_ref = ref(loop)
             state.reads_handshakes = True
             state.mask_keys = MaskKeyPool()
+            state.crowd = Crowd(state.loop_ref)
             _states[loop] = state
     # A loop may be run by one thread now and by another one later.
     state.thread_id = PyThread_get_thread_ident()
@@ -101,6 +103,13 @@ cdef class LoopState(BufferPool):
             deadlines = Deadlines(self.loop_ref())
             self.deadlines_ref = ref(deadlines)
         return deadlines
+
+    cdef object open_poller(self):
+        poller = None if self.poller_ref is None else self.poller_ref()
+        if poller is None:
+            poller = Poller(self.loop_ref())
+            self.poller_ref = ref(poller)
+        return poller
 
     cdef int look_later(self, object connection) except -1:
         """Call `connection._look` within LOOK_INTERVAL. One timer does for all connections."""

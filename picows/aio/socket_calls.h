@@ -1,5 +1,17 @@
 /* The system calls that a connection makes on its socket by itself.
  *
+ * picows_socket_accept: the number of the next connection of a listening socket, which does not block and
+ * is not inherited, or minus errno: -EAGAIN when there is none.
+ *
+ * picows_socket_close: from here on the number may be another socket's.
+ *
+ * picows_socket_shut: nothing more will be written. 0, or errno.
+ *
+ * picows_is_ip: is it the family of IPv4 or IPv6?
+ *
+ * picows_socket_sockname, picows_socket_peername: the addresses of its ends. Their family is 0 for all else
+ * than IP, and where the system does not tell: when the peer is gone, for one.
+ *
  * picows_socket_tune: ask TCP for low latency; other kinds of sockets are left alone. Failures do not
  * matter: when the peer is gone already, the next read or write will tell.
  *
@@ -33,10 +45,51 @@
 /* Windows' transports write for us: see PICOWS_DIRECT_WRITE. */
 #define PICOWS_DIRECT_WRITE 0
 
-static inline void picows_socket_tune(int fd)
+typedef struct {
+    int family;
+    unsigned port, flow, scope;
+    char bytes[16];
+} picows_address;
+
+static inline int picows_is_ip(int family)
+{
+    (void)family;
+    return 1;
+}
+
+static inline int picows_socket_accept(int listener, picows_address *peer)
+{
+    (void)listener, (void)peer;
+    return -1;
+}
+
+static inline void picows_socket_close(int fd)
+{
+    (void)fd;
+}
+
+static inline int picows_socket_shut(int fd)
+{
+    (void)fd;
+    return 0;
+}
+
+static inline void picows_socket_sockname(int fd, picows_address *address)
+{
+    (void)fd;
+    address->family = 0;
+}
+
+static inline void picows_socket_peername(int fd, picows_address *address)
+{
+    (void)fd;
+    address->family = 0;
+}
+
+static inline void picows_socket_tune(int fd, int family)
 {
     /* asyncio sets TCP_NODELAY itself. */
-    (void)fd;
+    (void)fd, (void)family;
 }
 
 static inline void picows_socket_busy_poll(int fd, int microseconds)
@@ -90,7 +143,9 @@ static inline size_t picows_socket_unacknowledged(int fd)
 
 #else
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -100,6 +155,7 @@ static inline size_t picows_socket_unacknowledged(int fd)
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PICOWS_DIRECT_WRITE 1
 
@@ -110,13 +166,97 @@ static inline size_t picows_socket_unacknowledged(int fd)
 #define PICOWS_SEND_FLAGS MSG_DONTWAIT
 #endif
 
-static inline void picows_socket_tune(int fd)
+typedef struct {
+    int family;
+    unsigned port, flow, scope;
+    /* As inet_ntop takes it. */
+    char bytes[16];
+} picows_address;
+
+static inline int picows_is_ip(int family)
 {
-    struct sockaddr_storage address;
-    socklen_t size = sizeof(address);
+    return family == AF_INET || family == AF_INET6;
+}
+
+typedef union {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+    struct sockaddr_storage longest;
+} picows_any_address;
+
+static inline void picows_address_read(picows_address *address, const picows_any_address *from)
+{
+    memset(address, 0, sizeof(*address));
+    if (from->any.sa_family == AF_INET) {
+        address->family = AF_INET;
+        address->port = ntohs(from->v4.sin_port);
+        memcpy(address->bytes, &from->v4.sin_addr, 4);
+    } else if (from->any.sa_family == AF_INET6) {
+        address->family = AF_INET6;
+        address->port = ntohs(from->v6.sin6_port);
+        address->flow = ntohl(from->v6.sin6_flowinfo);
+        address->scope = from->v6.sin6_scope_id;
+        memcpy(address->bytes, &from->v6.sin6_addr, 16);
+    }
+}
+
+static inline int picows_socket_accept(int listener, picows_address *peer)
+{
+    picows_any_address from;
+    socklen_t size = sizeof(from);
+    int fd;
+    memset(&from, 0, sizeof(from));
+    do {
+#ifdef __linux__
+        fd = accept4(listener, &from.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+        fd = accept(listener, &from.any, &size);
+#endif
+    } while (fd < 0 && errno == EINTR);
+    if (fd < 0)
+        return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+#ifndef __linux__
+    (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+#endif
+    picows_address_read(peer, &from);
+    return fd;
+}
+
+static inline void picows_socket_close(int fd)
+{
+    /* On Linux the number is free even where this is interrupted. */
+    (void)close(fd);
+}
+
+static inline int picows_socket_shut(int fd)
+{
+    return shutdown(fd, SHUT_WR) == 0 ? 0 : errno;
+}
+
+static inline void picows_socket_sockname(int fd, picows_address *address)
+{
+    picows_any_address of;
+    socklen_t size = sizeof(of);
+    memset(&of, 0, sizeof(of));
+    (void)getsockname(fd, &of.any, &size);
+    picows_address_read(address, &of);
+}
+
+static inline void picows_socket_peername(int fd, picows_address *address)
+{
+    picows_any_address of;
+    socklen_t size = sizeof(of);
+    memset(&of, 0, sizeof(of));
+    (void)getpeername(fd, &of.any, &size);
+    picows_address_read(address, &of);
+}
+
+static inline void picows_socket_tune(int fd, int family)
+{
     int on = 1;
-    if (getsockname(fd, (struct sockaddr *)&address, &size) != 0
-        || (address.ss_family != AF_INET && address.ss_family != AF_INET6))
+    if (!picows_is_ip(family))
         return;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 #ifdef TCP_QUICKACK

@@ -1,25 +1,19 @@
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, Self
 
 from picows.aio.connection import Connection
 
-__all__ = ["HAVE_KERNEL_TIMESTAMPS", "SocketTransport", "open_stream"]
+__all__ = ["HAVE_KERNEL_TIMESTAMPS", "SocketTransport", "accept_stream", "open_stream"]
 
 HAVE_KERNEL_TIMESTAMPS: bool
 
 @final
 class SocketTransport:
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        sock: socket.socket,
-        connection: Connection,
-        peername: Any,
-    ) -> None: ...
+    def __new__(cls, loop: asyncio.AbstractEventLoop, connection: Connection) -> Self: ...
     def get_extra_info(self, name: str, default: Any = None) -> Any: ...
     def get_protocol(self) -> Connection | None: ...
     def is_closing(self) -> bool: ...
@@ -37,5 +31,11 @@ class SocketTransport:
     def abort(self) -> None: ...
 
 def open_stream(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, connection: Connection, peername: Any
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, connection: Connection
 ) -> SocketTransport: ...
+def accept_stream(
+    loop: asyncio.AbstractEventLoop,
+    listener: int,
+    family: int,
+    connection_factory: Callable[[], Connection],
+) -> SocketTransport | None: ...

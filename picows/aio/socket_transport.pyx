@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """A stream socket between the event loop and a Connection: what carries plain TCP and Unix sockets.
 
-    loop.add_reader ─> _read ─ recv ─> the receiver's buffer ─> Connection.bytes_came
+    loop.add_reader ─> _read ─┐
+    Poller (poller.pyx) ──────┴ read ─ recv ─> the receiver's buffer ─> Connection.bytes_came
     write ─ send ─> socket; what that does not take ─> queue ─ loop.add_writer ─> _write
 
 It has the interface of asyncio.Transport, for one protocol only: a Connection, which is called in C
@@ -11,33 +12,46 @@ Always holds:
 
 * The socket is closed right behind connection_lost, which comes exactly once, from the loop, never
   inside another call.
-* The loop watches the socket's number only as long as the socket is open.
+* The loop, or a poller, watches the socket's number only as long as the socket is open.
+* The number has one owner: this object, or the socket's Python object once there is one.
 * What waits in the queue is memory of its own: a caller may change its bytes when write() returns.
 """
 
 import os
 from asyncio.trsock import TransportSocket
 from collections import deque
-from socket import AF_INET, AF_INET6, SHUT_WR
+from socket import AF_INET, SOCK_STREAM, inet_ntop, socket
+from warnings import warn
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.errno cimport EAGAIN
+from libc.errno cimport EAGAIN, ECONNABORTED
 from libc.stddef cimport size_t
 
 from picows.aio.inbound cimport Inbound
+from picows.aio.poller cimport Polled, Poller
 
-__all__ = ["HAVE_KERNEL_TIMESTAMPS", "SocketTransport", "open_stream"]
+__all__ = ["HAVE_KERNEL_TIMESTAMPS", "SocketTransport", "accept_stream", "open_stream"]
 
 
 cdef extern from "Python.h":
     Py_buffer* PyMemoryView_GET_BUFFER(object view)
 
 
+cdef extern from "epoll_calls.h":
+    const bint PICOWS_HAVE_EPOLL
+
+
 cdef extern from "socket_calls.h" nogil:
     const bint PICOWS_HAVE_TIMESTAMPS
+    bint picows_is_ip(int family)
+    int picows_socket_accept(int listener, picows_address* peer)
+    void picows_socket_close(int fd)
+    int picows_socket_shut(int fd)
+    void picows_socket_sockname(int fd, picows_address* address)
+    void picows_socket_peername(int fd, picows_address* address)
     Py_ssize_t picows_socket_read(int fd, char* data, size_t size)
     Py_ssize_t picows_socket_read_stamped(int fd, char* data, size_t size, long long* time_ns)
     void picows_socket_stamp(int fd)
@@ -52,6 +66,8 @@ cdef enum:
     LARGEST_HEAP = 64 * 1024
     # From here on a write lets other threads run.
     RELEASE_GIL_FROM = 64 * 1024
+    # A poller is for loops that have more connections than these.
+    FEW_CONNECTIONS = 8
     # asyncio's: pause_writing above `high` bytes, resume_writing at `low`.
     HIGH_WATER = 64 * 1024
 
@@ -61,30 +77,36 @@ HAVE_KERNEL_TIMESTAMPS = bool(PICOWS_HAVE_TIMESTAMPS)
 
 
 @cython.final
-cdef class SocketTransport:
-    """Made by `open_stream`."""
+cdef class SocketTransport(Polled):
+    """Made by `open_stream` and `accept_stream`."""
 
-    def __init__(self, loop, sock, Inbound connection not None, peername):
+    def __cinit__(self, loop, Inbound connection not None):
+        self.fd = -1
         self.loop = loop
-        self.sock = sock
-        self.fd = sock.fileno()
         self.connection = connection
-        self.peername = peername
-        try:
-            self.sockname = sock.getsockname()
-        except OSError:
-            # macOS, when the peer is gone already: the first read will tell.
-            pass
         self.high = HIGH_WATER
         self.low = HIGH_WATER // 4
-        # Unix sockets have none, and a read that asks takes the files that the peer sends along.
-        if connection.settings.kernel_timestamps and sock.family in (AF_INET, AF_INET6):
-            self.has_timestamps = True
-            picows_socket_stamp(self.fd)
+
+    def __dealloc__(self):
+        # The loop was dropped, and has not told of the end.
+        if self.owns_number:
+            picows_socket_close(self.fd)
+            warn_unclosed(self.fd)
 
     def __repr__(self):
         state = "closed" if self.fd < 0 else "closing" if self.closing else "open"
         return f"<SocketTransport {state} fd={self.fd} waiting={self.queued}>"
+
+    cdef int know_socket(self) except -1:
+        picows_socket_sockname(self.fd, &self.sockname)
+        if not picows_is_ip(self.family):
+            sock = self.open_socket()
+            self.unix_names = name_of(sock.getpeername), name_of(sock.getsockname)
+        elif self.connection.settings.kernel_timestamps:
+            # Unix sockets have none, and a read that asks takes the files that the peer sends.
+            self.has_timestamps = True
+            picows_socket_stamp(self.fd)
+        return 0
 
     cdef int start(self) except -1:
         self.connection.connection_made(self)
@@ -97,12 +119,12 @@ cdef class SocketTransport:
     def get_extra_info(self, name, default=None):
         if name == "socket":
             if self.wrapped_socket is None:
-                self.wrapped_socket = TransportSocket(self.sock)
+                self.wrapped_socket = TransportSocket(self.open_socket())
             return self.wrapped_socket
         if name == "peername":
-            return self.peername
+            return python_address(&self.peername) if self.unix_names is None else self.unix_names[0]
         if name == "sockname":
-            return self.sockname
+            return python_address(&self.sockname) if self.unix_names is None else self.unix_names[1]
         return default
 
     def get_protocol(self):
@@ -211,6 +233,14 @@ cdef class SocketTransport:
 
     def _read(self):
         self.read()
+        if (
+            self.is_watched_for_bytes
+            and self.poller is None
+            and self.is_for_poller()
+            and self.connection.state.crowd.has_one_more()
+            and self.enter_poller()
+        ):
+            self.loop.remove_reader(self.fd)
 
     cdef int read(self) except -1:
         cdef:
@@ -258,8 +288,12 @@ cdef class SocketTransport:
         try:
             connection.connection_lost(exc)
         finally:
+            if self.owns_number:
+                self.owns_number = False
+                picows_socket_close(self.fd)
+            else:
+                self.sock.close()
             self.fd = -1
-            self.sock.close()
 
     def _failed(self, exc):
         """Of the connection, which lets nothing through but what nobody can go on after."""
@@ -273,13 +307,52 @@ cdef class SocketTransport:
 
     # Inside
 
+    cdef object open_socket(self):
+        """The Python object of the socket, which owns its number from here on."""
+        if self.sock is None:
+            if self.owns_number:
+                self.sock = socket(self.family, SOCK_STREAM, fileno=self.fd)
+                self.owns_number = False
+                self.sock.setblocking(False)
+            else:
+                self.sock = socket(self.family, SOCK_STREAM)
+                self.sock.close()
+        return self.sock
+
     cdef int watch_for_bytes(self, bint wanted) except -1:
         if wanted != self.is_watched_for_bytes:
             self.is_watched_for_bytes = wanted
-            if wanted:
+            if not wanted:
+                if self.poller is None:
+                    self.loop.remove_reader(self.fd)
+                else:
+                    self.poller.forget(self)
+                    self.poller = None
+            elif not (self.is_for_poller() and self.enter_poller()):
                 self.loop.add_reader(self.fd, self._read)
-            else:
-                self.loop.remove_reader(self.fd)
+        return 0
+
+    cdef bint is_for_poller(self) noexcept:
+        """One of many, and not a client's: there a microsecond counts for more."""
+        return (
+            PICOWS_HAVE_EPOLL
+            and not self.connection.settings.is_client_side
+            and self.connection.state.connections > FEW_CONNECTIONS
+        )
+
+    cdef bint enter_poller(self) except -1:
+        cdef Poller poller = self.connection.state.open_poller()
+        if not poller.watch(self):
+            return False
+        self.poller = poller
+        return True
+
+    cdef int leave_poller(self) except -1:
+        self.loop.add_reader(self.fd, self._read)
+        self.poller.forget(self)
+        self.poller = None
+        # Whether they come in crowds, is for the loop to find out again.
+        self.connection.state.crowd.is_there = False
         return 0
 
     cdef int watch_for_room(self, bint wanted) except -1:
@@ -312,6 +385,7 @@ cdef class SocketTransport:
             const char* data
             size_t size
             Py_ssize_t n
+            int error
         while self.queued:
             first = self.queue[0]
             if type(first) is bytes:
@@ -341,10 +415,9 @@ cdef class SocketTransport:
             if self.closing:
                 self.lose(None)
             elif self.ends_writing:
-                try:
-                    self.sock.shutdown(SHUT_WR)
-                except OSError as exc:
-                    self.lose(exc)
+                error = picows_socket_shut(self.fd)
+                if error:
+                    self.lose(OSError(error, os.strerror(error)))
         return 0
 
     cdef int queue_has_grown(self) except -1:
@@ -372,12 +445,76 @@ cdef class SocketTransport:
         return 0
 
 
-def open_stream(loop, sock, Inbound connection not None, peername):
+cdef int warn_unclosed(int fd) except -1:
+    """As the object of a socket does."""
+    warn(f"unclosed socket of a connection, fd={fd}", ResourceWarning, stacklevel=1)
+    return 0
+
+
+cdef name_of(ask):
+    """What a socket says of itself; None when the peer is gone: the first read will tell."""
+    try:
+        return ask()
+    except OSError:
+        return None
+
+
+cdef python_address(const picows_address* address):
+    if not address.family:
+        return None
+    is_v4 = address.family == AF_INET
+    host = inet_ntop(
+        address.family, PyBytes_FromStringAndSize(address.bytes, 4 if is_v4 else 16)
+    )
+    if is_v4:
+        return host, address.port
+    return host, address.port, address.flow, address.scope
+
+
+def open_stream(loop, sock, Inbound connection not None):
     """
     Make `sock`, a connected stream socket that does not block, the transport of `connection`, which
     is told so before this returns. From here on the socket belongs to the transport.
     """
-    cdef SocketTransport transport = SocketTransport(loop, sock, connection, peername)
+    cdef SocketTransport transport = SocketTransport.__new__(SocketTransport, loop, connection)
+    transport.sock = sock
+    transport.fd = sock.fileno()
+    transport.family = sock.family
+    picows_socket_peername(transport.fd, &transport.peername)
+    transport.know_socket()
+    return start_stream(transport)
+
+
+def accept_stream(loop, int listener, int family, connection_factory):
+    """
+    The same for the next connection to a listening socket, of this number and family. None when
+    there is none.
+
+    :raises OSError: accept(2) failed
+    """
+    cdef:
+        SocketTransport transport
+        picows_address peername
+        int fd = picows_socket_accept(listener, &peername)
+    if fd < 0:
+        if fd in (-EAGAIN, -ECONNABORTED):
+            return None
+        raise OSError(-fd, os.strerror(-fd))
+    try:
+        connection = connection_factory()
+        transport = SocketTransport.__new__(SocketTransport, loop, connection)
+    except BaseException:
+        picows_socket_close(fd)
+        raise
+    transport.fd = fd
+    transport.family = family
+    transport.owns_number = True
+    transport.peername = peername
+    transport.know_socket()
+    return start_stream(transport)
+
+
+cdef start_stream(SocketTransport transport):
     try:
         transport.start()
     except (KeyboardInterrupt, SystemExit):

@@ -11,10 +11,13 @@ import asyncio
 import contextlib
 import errno
 import gc
+import os
 import random
+import select
 import socket
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -29,8 +32,8 @@ import loops
 from picows import WSListener, ws_create_server
 from picows.aio import backend, socket_transport
 from picows.aio.connection import Connection
-from picows.aio.socket_transport import open_stream
-from raw_peer import RawPeer, in_thread, raw_connect
+from picows.aio.socket_transport import accept_stream, open_stream
+from raw_peer import RawPeer, in_thread, raw_connect, upgrade_request
 
 pytestmark = pytest.mark.net(tls=(False,), aiofastnet=(None,))
 
@@ -108,10 +111,10 @@ def open_one(notes: Notes, receive_buffer: int | None = None) -> tuple[Any, RawP
     """A transport, and its peer on a blocking socket."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         peer = raw_connect(listening.getsockname()[1], receive_buffer=receive_buffer)
-        sock, address = listening.accept()
+        sock, _ = listening.accept()
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
-    return open_stream(loop, sock, Raw(loop, notes), address), peer
+    return open_stream(loop, sock, Raw(loop, notes)), peer
 
 
 @contextlib.asynccontextmanager
@@ -737,6 +740,80 @@ def test_a_loop_that_is_closed_too_early(net: Any) -> None:
 
 
 # -- the server's side -----------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def accepted(family: int) -> AsyncIterator[tuple[Recorder, socket.socket]]:
+    """A connection that a server of ours has accepted, and its peer."""
+    listener = Recorder()
+    # pytest's own folders have paths that are too long for some.
+    with tempfile.TemporaryDirectory(prefix="picows") as folder:
+        where: dict[int, dict[str, Any]] = {
+            socket.AF_INET: {"host": "127.0.0.1"},
+            socket.AF_INET6: {"host": "::1"},
+            socket.AF_UNIX: {"path": f"{folder}/x.sock"},
+        }
+        server = await ws_create_server(lambda request: listener, **where[family])
+        try:
+            with socket.socket(family) as peer:
+                peer.connect(server.sockets[0].getsockname())
+                peer.sendall(upgrade_request())
+                await listener.until(lambda: "connected" in listener.events)
+                yield listener, peer
+            await listener.until_gone()
+        finally:
+            server.close()
+            await server.wait_closed()
+
+
+each_family = pytest.mark.parametrize(
+    "family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX], ids=["IPv4", "IPv6", "Unix"]
+)
+
+
+@each_family
+async def test_what_an_accepted_one_says_of_itself(net: Any, family: int) -> None:
+    async with accepted(family) as (listener, peer):
+        transport = listener.transport.underlying_transport
+        names = peer.getsockname(), peer.getpeername()
+        assert (names[0] and names[1]) or family == socket.AF_UNIX
+        assert (transport.get_extra_info("peername"), transport.get_extra_info("sockname")) == names
+        sock = transport.get_extra_info("socket")
+        assert (sock.family, sock.type) == (family, socket.SOCK_STREAM)
+        assert (sock.getpeername(), sock.getsockname()) == names
+        assert not os.get_inheritable(sock.fileno())
+        # Also behind dup(), which gives the copy, and so the socket, the timeout of the object.
+        sock.dup().close()
+        assert not os.get_blocking(sock.fileno())
+        assert sock.gettimeout() == 0
+        assert transport.get_extra_info("socket") is sock
+    assert sock.fileno() == -1
+    assert (transport.get_extra_info("peername"), transport.get_extra_info("sockname")) == names
+
+
+@each_family
+async def test_the_socket_of_one_that_has_ended(net: Any, family: int) -> None:
+    """Nobody has asked for it before."""
+    async with accepted(family) as (listener, _):
+        pass
+    sock = listener.transport.underlying_transport.get_extra_info("socket")
+    assert (sock.fileno(), sock.family) == (-1, family)
+
+
+async def test_an_accepted_one_that_nobody_wants(net: Any) -> None:
+    """Its socket is closed when the connection for it cannot be made."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        assert accept_stream(loop, listening.fileno(), socket.AF_INET, Raw) is None
+        with raw_connect(listening.getsockname()[1]).sock as peer:
+            select.select([listening], [], [])
+            with pytest.raises(TypeError):
+                accept_stream(loop, listening.fileno(), socket.AF_INET, Raw)
+            assert await in_thread(peer.recv, 1) == b""
+    with pytest.raises(OSError, match="descriptor") as caught:
+        accept_stream(loop, 1_000_000, socket.AF_INET, Raw)
+    assert caught.value.errno == errno.EBADF
 
 
 NO_MORE_FILES = """

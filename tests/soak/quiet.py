@@ -72,6 +72,7 @@ def loop_states() -> list[Any]:
 # itself, without buffers, and the frame that the next batch would use.
 OF_THE_LOOP = {
     "picows.aio.loop_state.LoopState": 1,
+    "picows.aio.poller.Crowd": 1,
     "picows.wire.octets.MaskKeyPool": 1,
     "picows.wire.frame.WSFrame": 1,
 }
