@@ -40,16 +40,17 @@
 
 #include <stddef.h>
 
+typedef struct {
+    int family;
+    unsigned port, flow, scope;
+    /* As inet_ntop takes it. */
+    char bytes[16];
+} picows_address;
+
 #if defined(_WIN32)
 
 /* Windows' transports write for us: see PICOWS_DIRECT_WRITE. */
 #define PICOWS_DIRECT_WRITE 0
-
-typedef struct {
-    int family;
-    unsigned port, flow, scope;
-    char bytes[16];
-} picows_address;
 
 static inline int picows_is_ip(int family)
 {
@@ -165,13 +166,6 @@ static inline size_t picows_socket_unacknowledged(int fd)
 #else
 #define PICOWS_SEND_FLAGS MSG_DONTWAIT
 #endif
-
-typedef struct {
-    int family;
-    unsigned port, flow, scope;
-    /* As inet_ntop takes it. */
-    char bytes[16];
-} picows_address;
 
 static inline int picows_is_ip(int family)
 {
