@@ -361,6 +361,7 @@ def test_the_warm_buffer_and_its_timer_go(measure):
 @linux_only
 def test_large_frames_that_are_kept_and_let_go(measure):
     before, kept, after = measure(measure_kept_large)
-    # Each costs its bytes and the pages around them, not a buffer of 256 KiB.
-    assert 100 * 100_000 < kept - before < 100 * 150_000 * SCALE
+    # Each costs its bytes and the pages around them, not a buffer of 256 KiB. One of these the loop
+    # may have let go meanwhile: it stays for a second.
+    assert 100 * 100_000 - 256 * KIB < kept - before < 100 * 150_000 * SCALE
     assert after - before < 1 * MIB * SCALE
