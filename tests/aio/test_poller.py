@@ -63,8 +63,8 @@ class Crowd:
     def number(self, index: int) -> int:
         return int(our_socket(self.listeners[index].transport).fileno())
 
-    def numbers(self, first: int = 0) -> set[int]:
-        return {self.number(index) for index in range(first, len(self.listeners))}
+    def numbers(self) -> set[int]:
+        return {self.number(index) for index in range(len(self.listeners))}
 
     def send(self, index: int, payload: bytes) -> None:
         self.peers[index].send(encode_frame(TEXT, payload, mask=MASK))
